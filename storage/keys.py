@@ -1,0 +1,106 @@
+"""Object keys, layout v1: how a recording is called in the bucket. Pure functions, no I/O.
+
+An id is whatever a phone system made up, so nothing of it reaches a key unencoded; `rid` is injective for
+short ids and carries half a SHA-256 for long ones. Reading keys back is `parse`.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+_MAX_RID = 180
+_HEAD = 140
+_HASH_DIGITS = 32
+
+EXTENSIONS = ("wav", "mp3", "ogg", "opus", "flac", "m4a", "webm", "gsm", "bin")
+
+NO_DATE = date(1970, 1, 1)
+"""The partition of what has no readable start: a gap record must live somewhere, and always in the same place."""
+
+_KEY = re.compile(
+    r"v1/(?P<kind>recordings|gaps|quarantine)/source=(?P<source>[a-z0-9-]{1,40})/date=(?P<date>\d{4}-\d\d-\d\d)"
+    r"/(?P<rid>[A-Za-z0-9._~-]{1,180})\.(?P<ext>[a-z0-9]{2,4})"
+)
+
+
+def rid(recording_id: str) -> str:
+    """Return the vendor's id as it is written in keys: at most 180 characters of `A-Za-z0-9._-~`."""
+    if recording_id in (".", ".."):
+        return "".join(f"~{b:02X}" for b in recording_id.encode())
+    raw = recording_id.encode("utf-8", "surrogatepass")
+    pieces = [chr(b) if b in _PLAIN else f"~{b:02X}" for b in raw]
+    whole = "".join(pieces)
+    if len(whole) <= _MAX_RID:
+        return whole
+    head = ""
+    for piece in pieces:
+        if len(head) + len(piece) > _HEAD:  # a `~XX` is never split
+            break
+        head += piece
+    return f"{head}~{hashlib.sha256(raw).hexdigest()[:_HASH_DIGITS]}"
+
+
+def utc_date(started_at: datetime | None) -> date:
+    """Return the UTC date of a call's start; `NO_DATE` where the start could not be read."""
+    return started_at.astimezone(UTC).date() if started_at else NO_DATE
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one archive, under its prefix."""
+
+    prefix: str = ""
+
+    def partition(self, kind: str, source: str, day: date) -> str:
+        """Return the prefix, ending in `/`, of one day: `kind` is recordings, gaps or quarantine."""
+        return f"{self.prefix}v1/{kind}/source={source}/date={day.isoformat()}/"
+
+    def days(self, kind: str, source: str) -> str:
+        """Return the prefix that all days of a source share, ending in `/`."""
+        return f"{self.prefix}v1/{kind}/source={source}/"
+
+    def media(self, source: str, day: date, rid_: str, ext: str) -> str:
+        """Return the key of the audio."""
+        return f"{self.partition('recordings', source, day)}{rid_}.{ext}"
+
+    def sidecar(self, source: str, day: date, rid_: str) -> str:
+        """Return the key of the sidecar, whose existence means that the recording is held."""
+        return f"{self.partition('recordings', source, day)}{rid_}.json"
+
+    def gap(self, source: str, day: date, rid_: str) -> str:
+        """Return the key of the gap record."""
+        return f"{self.partition('gaps', source, day)}{rid_}.json"
+
+    def quarantine(self, source: str, day: date, rid_: str, number: int, ext: str) -> str:
+        """Return the key of bytes that failed verification; `number` counts from 1."""
+        return f"{self.partition('quarantine', source, day)}{rid_}.{number}.{ext}"
+
+    def probe(self, name: str) -> str:
+        """Return the key of a probe object, which is removed after use."""
+        return f"{self.prefix}v1/probe/{name}"
+
+    def parse(self, key: str) -> "ParsedKey | None":
+        """Read a key back; None for what is not of this layout under this prefix."""
+        if not key.startswith(self.prefix):
+            return None
+        found = _KEY.fullmatch(key[len(self.prefix) :])
+        if not found:
+            return None
+        try:
+            day = date.fromisoformat(found["date"])
+        except ValueError:
+            return None
+        return ParsedKey(found["kind"], found["source"], day, found["rid"], found["ext"])
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedKey:
+    """A key of layout v1, taken apart. For quarantine, `rid` still ends in its number."""
+
+    kind: str
+    source: str
+    day: date
+    rid: str
+    ext: str

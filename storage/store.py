@@ -1,0 +1,159 @@
+"""What the archive asks of a store, in words a second implementation can be written from.
+
+Implementations: `storage.s3.store.S3Store` (the real one) and `storage.memory.MemoryStore` (tests, dry runs).
+Both pass `tests/contract/store_contract.py`. Keys come from `storage.keys`; errors are those of `storage.errors`.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write left behind. `version_id` is None where the bucket keeps no versions."""
+
+    key: str
+    bytes: int
+    version_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One object as listed or asked for. Listings fill `key`, `bytes` and `modified` only."""
+
+    key: str
+    bytes: int
+    modified: datetime
+    version_id: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a store was seen to do, by trying it under `v1/probe/`.
+
+    `create_only`: a second PUT with `If-None-Match: *` is refused. `create_only_multipart`: the same when an
+    upload is completed. `checksum`: a wrong `x-amz-checksum-sha256` is refused. `payload_hash`: a wrong
+    signed payload hash is refused. `versioned`: writes report a version. `object_lock`: None where it could
+    not be read, else whether the bucket has it switched on.
+    """
+
+    create_only: bool
+    create_only_multipart: bool
+    checksum: bool
+    payload_hash: bool
+    versioned: bool
+    object_lock: bool | None = None
+
+    def shortcomings(self) -> list[str]:
+        """Return a sentence for each ability that is missing: what it means and what callvault does instead."""
+        found = []
+        if not self.create_only:
+            found.append(
+                "the store ignores If-None-Match: callvault looks before each write and counts versions after it"
+            )
+        elif not self.create_only_multipart:
+            found.append(
+                "the store ignores If-None-Match when a large upload is completed: callvault looks before and after"
+            )
+        if not self.checksum:
+            found.append("the store accepts a wrong x-amz-checksum-sha256: callvault relies on the signed payload hash")
+        if not self.payload_hash:
+            found.append(
+                "the store accepts bytes that differ from the signed SHA-256: damage on the way there goes unnoticed"
+            )
+        return found
+
+
+class Upload(Protocol):
+    """A large object on its way: parts in order, then `complete` or `abort`; exactly one of the two takes effect.
+
+    As an async context manager it aborts on every exit without `complete`, cancellation included, and the
+    abort itself is shielded from cancellation. Nothing is visible before `complete`.
+    """
+
+    async def part(self, body: bytes, sha256: str) -> None:
+        """Send the next part; every one but the last has at least 5 MiB. `sha256` is the part's, in hex."""
+        ...
+
+    async def complete(self) -> Written:
+        """Make the object visible, create-only. AlreadyExists when the key was taken meanwhile."""
+        ...
+
+    async def abort(self) -> None:
+        """Drop all parts. May be called twice; after `complete` it does nothing."""
+        ...
+
+    async def __aenter__(self) -> Self:
+        """Begin nothing: the upload was begun when it was made."""
+        ...
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Abort unless completed."""
+        ...
+
+
+class ArchiveStore(Protocol):
+    """A bucket. Safe to use from many coroutines of one event loop; retries trouble that passes by itself.
+
+    Every method may raise StoreUnavailable (retries spent) and StoreRefused (credentials, rights, no bucket).
+    """
+
+    async def put(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        sha256: str,
+        content_type: str,
+        metadata: Mapping[str, str] | None = None,
+        create_only: bool = True,
+    ) -> Written:
+        """Write one object in one request. `sha256` is the body's, in hex; it is signed and sent as checksum.
+
+        With `create_only` an existing object raises AlreadyExists and stays as it is, whoever wrote it: this
+        call itself, in a try whose answer was lost, included. Metadata values are ASCII.
+        """
+        ...
+
+    async def upload(self, key: str, *, content_type: str, metadata: Mapping[str, str] | None = None) -> Upload:
+        """Begin a large, create-only object."""
+        ...
+
+    async def head(self, key: str) -> ObjectInfo | None:
+        """Return size, time, version and metadata of the current object; None when there is none."""
+        ...
+
+    async def get(self, key: str, *, max_bytes: int) -> bytes:
+        """Return an object's bytes. ObjectMissing when there is none, IntegrityError above `max_bytes`."""
+        ...
+
+    async def sha256(self, key: str) -> str:
+        """Return the SHA-256 of the stored bytes, in hex, reading them in bounded memory. ObjectMissing."""
+        ...
+
+    def objects(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Iterate over the objects below `prefix`, in the order of their keys' bytes, page by page."""
+        ...
+
+    async def folders(self, prefix: str, *, start_after: str = "") -> list[str]:
+        """Return the distinct next path segments below `prefix` (which ends in `/`), each as a full prefix."""
+        ...
+
+    async def count_versions(self, key: str) -> int:
+        """Return how many versions `key` has, delete markers not counted; 1 or 0 in an unversioned bucket."""
+        ...
+
+    async def abort_stale_uploads(self, prefix: str, older_than: timedelta, now: datetime) -> int:
+        """Abort unfinished multipart uploads below `prefix` begun before `now - older_than`; return how many."""
+        ...
+
+    async def probe(self, prefix: str) -> Capabilities:
+        """Try out what the store does, on objects below `prefix` that are removed again, versions included."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections. The store is not used after this."""
+        ...

@@ -1,0 +1,1 @@
+"""What can be asked for: by the clock (Celery application, schedule, tasks) or by hand (the command line)."""

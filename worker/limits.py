@@ -1,0 +1,117 @@
+"""The gate in front of one source: its cap, its pace, its pauses, and whether it still makes progress.
+
+Every request passes here once and holds a slot until its body is read. Inside one process a semaphore
+queues fairly; over all processes the permits of `storage.state` count. A slot's permit is renewed in the
+background for as long as it is held.
+"""
+
+import asyncio
+import contextlib
+import random
+from datetime import timedelta
+
+from config.clock import Clock
+from config.settings import Source
+from storage.state import Permits
+from worker.errors import WaitUntil
+
+PATIENCE = 60.0
+"""Seconds without any progress after which a source is given up for this pass."""
+
+_RENEW_EVERY = 20.0  # permits lapse after 60 s: two renewals may be lost
+_ASK_AGAIN = (0.02, 0.2)  # seconds between two looks for a free permit
+
+
+class Slot:
+    """The right to have one request open at the source."""
+
+    def __init__(self, gate: "Gate", token: str) -> None:
+        self._gate = gate
+        self._token: str | None = token
+
+    async def release(self) -> None:
+        """Give it back; may be called twice."""
+        token, self._token = self._token, None
+        if token is not None:
+            await self._gate.leave(token)
+
+
+class Gate:
+    """Cap, pace and pauses of one source, as this process sees them."""
+
+    def __init__(self, source: Source, permits: Permits, clock: Clock, default_rate: float | None = None) -> None:
+        self._source = source
+        self._permits = permits
+        self._clock = clock
+        self._rate = source.requests_per_second or default_rate
+        self._here = asyncio.Semaphore(source.max_connections)
+        self._tokens: set[str] = set()
+        self._renewer: asyncio.Task[None] | None = None
+        self._progress_at = clock.monotonic()
+
+    async def enter(self) -> Slot:
+        """Wait for a free slot. WaitUntil when the source asked for a longer pause than a pass has patience for."""
+        await self._here.acquire()
+        try:
+            await self._sit_out_pause()
+            token = await self._permit()
+        except BaseException:
+            self._here.release()
+            raise
+        self._tokens.add(token)
+        if self._renewer is None:
+            self._renewer = asyncio.create_task(self._renew())
+        return Slot(self, token)
+
+    async def leave(self, token: str) -> None:
+        """Give a slot back, even when the caller is being cancelled."""
+        self._tokens.discard(token)
+        self._here.release()
+        if not self._tokens and self._renewer is not None:
+            self._renewer.cancel()
+            self._renewer = None
+        await asyncio.shield(self._permits.release(self._source.name, token))
+
+    async def keep_pace(self) -> None:
+        """Wait for this request's place in the source's pace."""
+        if self._rate:
+            wait = await self._permits.reserve(self._source.name, self._rate)
+            if wait > 0:
+                await self._clock.sleep(wait)
+                self.progress()  # our own waiting is not the source's silence
+
+    async def pause(self, seconds: float, reason: str) -> None:
+        """Leave the source alone, from all processes, for so many seconds."""
+        await self._permits.pause(self._source.name, self._clock.now() + timedelta(seconds=seconds), reason)
+
+    def progress(self) -> None:
+        """Note that the source answered or sent something."""
+        self._progress_at = self._clock.monotonic()
+
+    def idle_seconds(self) -> float:
+        """Return for how long the source has not made any progress."""
+        return self._clock.monotonic() - self._progress_at
+
+    async def _sit_out_pause(self) -> None:
+        while pause := await self._permits.paused(self._source.name):
+            seconds = (pause.until - self._clock.now()).total_seconds()
+            if seconds <= 0:
+                return
+            if seconds > PATIENCE:
+                raise WaitUntil(pause.reason, seconds)
+            await self._clock.sleep(seconds)
+            self.progress()
+
+    async def _permit(self) -> str:
+        while True:
+            token = await self._permits.acquire(self._source.name, self._source.max_connections)
+            if token is not None:
+                return token
+            self.progress()  # another process is being served: the source is not idle
+            await self._clock.sleep(random.uniform(*_ASK_AGAIN))  # noqa: S311 - jitter, not a secret
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(_RENEW_EVERY)
+            with contextlib.suppress(ConnectionError, TimeoutError, OSError):  # the next round may reach it
+                await self._permits.renew(self._source.name, tuple(self._tokens))

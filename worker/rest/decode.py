@@ -1,0 +1,106 @@
+"""Reading what a phone system answered, without trusting it: JSON, XML, CSV.
+
+Bodies arrive already capped in size (`worker.rest.client`). Whatever cannot be read raises `BadAnswer` with
+a sentence; nothing else leaves these functions. Lone surrogates, legal in JSON text but not in UTF-8, are
+spelled out, so that every later step may encode.
+"""
+
+import csv
+import io
+import json
+from typing import Any, NoReturn
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import DefusedXMLParser
+
+from worker.errors import BadAnswer
+
+_MAX_DEPTH = 100
+_MAX_FIELD = 128 * 1024
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _clean(value: Any, depth: int = 0) -> Any:
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"nested more than {_MAX_DEPTH} levels deep")
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, list):
+        return [_clean(item, depth + 1) for item in value]
+    if isinstance(value, dict):
+        return {_clean(key): _clean(item, depth + 1) for key, item in value.items()}
+    return value
+
+
+def text_of(body: bytes) -> str:
+    """Decode a body as UTF-8, its byte order mark dropped, unreadable bytes replaced."""
+    return body.decode("utf-8-sig", "replace")
+
+
+def json_of(body: bytes, what: str) -> Any:
+    """Parse JSON strictly: no NaN, no bombs. `what` names the answer in the error."""
+    try:
+        return _clean(json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant))
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+        raise BadAnswer(f"{what}: expected JSON, got {_excerpt(body)} ({reason})") from error
+
+
+def json_object(body: bytes, what: str) -> dict[str, Any]:
+    """Parse JSON that must be an object."""
+    value = json_of(body, what)
+    if not isinstance(value, dict):
+        raise BadAnswer(f"{what}: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def xml_of(body: bytes, what: str) -> Element:
+    """Parse XML with DTDs, entities and external references refused. Returns the root, whatever its name."""
+    parser = DefusedXMLParser(forbid_dtd=True, forbid_entities=True, forbid_external=True)
+    try:
+        parser.feed(body)
+        root: Element = parser.close()
+    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
+        raise BadAnswer(f"{what}: expected XML, got {_excerpt(body)} ({str(error)[:200]})") from error
+    return root
+
+
+def csv_of(body: bytes, required: frozenset[str], what: str) -> tuple[list[dict[str, str]], list[str]]:
+    """Parse CSV by its header line. Returns the rows, and a sentence for each row of the wrong width.
+
+    Raises BadAnswer where a required column is missing, a name stands twice or the quoting never ends.
+    """
+    reader = csv.reader(io.StringIO(text_of(body).replace("\x00", "\ufffd"), newline=""), strict=True)
+    rows: list[dict[str, str]] = []
+    faults: list[str] = []
+    try:
+        header = [name.strip().lower() for name in next(reader, [])]
+        if missing := required - set(header):
+            raise BadAnswer(f"{what}: the CSV has no column {', '.join(sorted(missing))}; it begins {_excerpt(body)}")
+        if len(set(header)) != len(header):
+            raise BadAnswer(f"{what}: a CSV column stands twice in the header {','.join(header)[:200]}")
+        for cells in reader:
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                faults.append(f"line {reader.line_num} has {len(cells)} fields, the header {len(header)}")
+            else:
+                rows.append(dict(zip(header, cells, strict=True)))
+    except csv.Error as error:
+        raise BadAnswer(f"{what}: the CSV cannot be read at line {reader.line_num}: {error}") from error
+    return rows, faults
+
+
+def _excerpt(body: bytes) -> str:
+    """Quote how a body begins, for error messages; never more than 60 characters, control characters escaped."""
+    return repr(text_of(body[:60])) if body else "an empty answer"
+
+
+def looks_like_a_document(head: bytes) -> bool:
+    """Tell whether a body that should be audio begins like HTML, XML or JSON (after BOM and white space)."""
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    return start in (b"<", b"{", b"[")
