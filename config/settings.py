@@ -6,13 +6,17 @@ touches nothing here.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from urllib.parse import parse_qsl, unquote
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, SecretStr
+
+_USER_INFO = re.compile(r"://([^/?#;]*)@")
 
 MIB = 1024 * 1024
 
@@ -109,6 +113,19 @@ class Settings(Frozen):
     runtime: Runtime = Runtime()
     sources: tuple[Source, ...] = ()
 
+    @property
+    def worker_processes(self) -> int:
+        """Return how many processes `up` and `worker` start: one for each source and one over, 2 to 16.
+
+        So a source that hangs keeps one of them busy, never all.
+        """
+        return self.runtime.processes or min(max(2, len(self.sources) + 1), 16)
+
+    @property
+    def lanes(self) -> int:
+        """Return how many processes may archive from one source at a time."""
+        return max(1, self.worker_processes // max(1, len(self.sources)))
+
     def source(self, name: str) -> Source:
         """Return the source called `name`; KeyError when there is none."""
         for source in self.sources:
@@ -121,5 +138,13 @@ class Settings(Frozen):
         found = [s for source in self.sources for s in source.secrets()]
         found += [k.get_secret_value() for k in (self.archive.access_key_id, self.archive.secret_access_key) if k]
         if self.broker:
-            found += [u.get_secret_value() for u in (self.broker.url, self.broker.state_url) if u]
+            addresses = [u.get_secret_value() for u in (self.broker.url, self.broker.state_url) if u]
+            found += [password for address in addresses for password in _passwords(address)]
         return [s for s in found if s]
+
+
+def _passwords(address: str) -> list[str]:
+    """Return what of a broker's address is secret, as it is written and as it is meant; its host is not."""
+    written = [info.partition(":")[2] or info for info in _USER_INFO.findall(address)]
+    asked = [value for key, value in parse_qsl(address.partition("?")[2]) if "password" in key]
+    return [*written, *(unquote(password) for password in written), *asked]

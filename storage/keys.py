@@ -8,6 +8,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from itertools import accumulate
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 _MAX_RID = 180
@@ -34,11 +35,8 @@ def rid(recording_id: str) -> str:
     whole = "".join(pieces)
     if len(whole) <= _MAX_RID:
         return whole
-    head = ""
-    for piece in pieces:
-        if len(head) + len(piece) > _HEAD:  # a `~XX` is never split
-            break
-        head += piece
+    ends = accumulate(map(len, pieces))
+    head = "".join(piece for piece, end in zip(pieces, ends, strict=True) if end <= _HEAD)  # a `~XX` is never split
     return f"{head}~{hashlib.sha256(raw).hexdigest()[:_HASH_DIGITS]}"
 
 

@@ -3,13 +3,22 @@
 Nothing here decides whether a recording is archived: the bucket alone does. Losing any of it, at any
 moment, costs a listing, a wait or a second try. Implementations: `storage.state_redis` (all workers on all
 machines) and `storage.state_local` (one `callvault run`, a file in `state_dir`). Both pass
-`tests/contract/state_contract.py`. Times are aware UTC; durations are seconds.
+`tests/contract/state_contract.py`. Times are aware UTC; durations are seconds. Any method may raise
+`StateUnavailable`.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Protocol
+
+
+class StateUnavailable(Exception):
+    """The state cannot be reached or written just now: nothing is lost, try again later. Names no password."""
+
+
+class StateRefused(StateUnavailable):
+    """It cannot be used until somebody acts: the address, a password, rights, or the kind of server is wrong."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,8 @@ class Capabilities:
     `create_only`: a second PUT with `If-None-Match: *` is refused. `create_only_multipart`: the same when an
     upload is completed. `checksum`: a wrong `x-amz-checksum-sha256` is refused. `payload_hash`: a wrong
     signed payload hash is refused. `versioned`: writes report a version. `object_lock`: None where it could
-    not be read, else whether the bucket has it switched on.
+    not be read, else whether the bucket has it switched on. `checksum_headers`: writes that carry
+    `x-amz-checksum-sha256` are taken at all.
     """
 
     create_only: bool
@@ -46,6 +47,7 @@ class Capabilities:
     payload_hash: bool
     versioned: bool
     object_lock: bool | None = None
+    checksum_headers: bool = True
 
     def shortcomings(self) -> list[str]:
         """Return a sentence for each ability that is missing: what it means and what callvault does instead."""
@@ -58,7 +60,11 @@ class Capabilities:
             found.append(
                 "the store ignores If-None-Match when a large upload is completed: callvault looks before and after"
             )
-        if not self.checksum:
+        if not self.checksum_headers:
+            found.append(
+                "the store refuses x-amz-checksum-sha256: callvault leaves it out and relies on the signed payload hash"
+            )
+        elif not self.checksum:
             found.append("the store accepts a wrong x-amz-checksum-sha256: callvault relies on the signed payload hash")
         if not self.payload_hash:
             found.append(

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from config.clock import Clock
 from config.settings import Source
-from storage.state import Permits
+from storage.state import Permits, StateUnavailable
 from worker.errors import WaitUntil
 
 PATIENCE = 60.0
@@ -46,18 +46,21 @@ class Gate:
         self._rate = source.requests_per_second or default_rate
         self._here = asyncio.Semaphore(source.max_connections)
         self._tokens: set[str] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._renewer: asyncio.Task[None] | None = None
-        self._progress_at = clock.monotonic()
+        self._progress_at = self._empty_since = clock.monotonic()
 
     async def enter(self) -> Slot:
         """Wait for a free slot. WaitUntil when the source asked for a longer pause than a pass has patience for."""
         await self._here.acquire()
         try:
-            await self._sit_out_pause()
             token = await self._permit()
         except BaseException:
             self._here.release()
             raise
+        if not self._tokens:  # nothing was open: that time is not the source's silence, the time before it is
+            now = self._clock.monotonic()
+            self._progress_at = min(now, self._progress_at + now - self._empty_since)
         self._tokens.add(token)
         if self._renewer is None:
             self._renewer = asyncio.create_task(self._renew())
@@ -66,11 +69,14 @@ class Gate:
     async def leave(self, token: str) -> None:
         """Give a slot back, even when the caller is being cancelled."""
         self._tokens.discard(token)
-        self._here.release()
         if not self._tokens and self._renewer is not None:
+            self._empty_since = self._clock.monotonic()
             self._renewer.cancel()
             self._renewer = None
-        await asyncio.shield(self._permits.release(self._source.name, token))
+        giving_back = asyncio.create_task(self._give_back(token))
+        self._leaving.add(giving_back)  # the loop itself would let an unfinished task be collected
+        giving_back.add_done_callback(self._leaving.discard)
+        await asyncio.shield(giving_back)
 
     async def keep_pace(self) -> None:
         """Wait for this request's place in the source's pace."""
@@ -89,10 +95,11 @@ class Gate:
         self._progress_at = self._clock.monotonic()
 
     def idle_seconds(self) -> float:
-        """Return for how long the source has not made any progress."""
-        return self._clock.monotonic() - self._progress_at
+        """Return for how long requests were open, one after the other, without any progress; 0 when none is open."""
+        return self._clock.monotonic() - self._progress_at if self._tokens else 0.0
 
-    async def _sit_out_pause(self) -> None:
+    async def sit_out_pause(self) -> None:
+        """Wait until the source may be asked again; WaitUntil as for `enter`. For requests within a held slot."""
         while pause := await self._permits.paused(self._source.name):
             seconds = (pause.until - self._clock.now()).total_seconds()
             if seconds <= 0:
@@ -102,16 +109,23 @@ class Gate:
             await self._clock.sleep(seconds)
             self.progress()
 
+    async def _give_back(self, token: str) -> None:
+        try:
+            with contextlib.suppress(StateUnavailable):  # it lapses by itself, and the request was good
+                await self._permits.release(self._source.name, token)
+        finally:
+            self._here.release()  # only now: who waits here would find the permit still taken
+
     async def _permit(self) -> str:
         while True:
+            await self.sit_out_pause()  # each time: the source may have asked for it while we waited
             token = await self._permits.acquire(self._source.name, self._source.max_connections)
             if token is not None:
                 return token
-            self.progress()  # another process is being served: the source is not idle
             await self._clock.sleep(random.uniform(*_ASK_AGAIN))  # noqa: S311 - jitter, not a secret
 
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(_RENEW_EVERY)
-            with contextlib.suppress(ConnectionError, TimeoutError, OSError):  # the next round may reach it
+            with contextlib.suppress(StateUnavailable):  # the next round may reach it
                 await self._permits.renew(self._source.name, tuple(self._tokens))

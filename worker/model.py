@@ -115,3 +115,5 @@ class Page:
     recordings: tuple[Recording, ...]
     next: str | None = None
     unreadable: tuple[Unreadable, ...] = field(default=())
+    again: bool = False
+    """Part of a deliberate second look at the same listing: holding nothing new is no sign of going in circles."""

@@ -30,6 +30,8 @@ class VendorInfo:
     """The longest span listed in one go; None where the API cannot filter by time and lists everything."""
     default_requests_per_second: float | None = None
     """The pace the vendor asks for where the configuration names none."""
+    cookies: bool = False
+    """Whether its sessions need cookies kept; they never leave the source's own HTTP session."""
 
 
 class MediaStream(Protocol):
@@ -43,6 +45,16 @@ class MediaStream(Protocol):
     @property
     def content_type(self) -> str:
         """The header as sent, for messages only: the bytes decide what it is."""
+        ...
+
+    @property
+    def framed(self) -> bool:
+        """Whether an early end would be noticed: by a length, by chunks, or by the end mark of a compression."""
+        ...
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the body came compressed, though nobody asked, and is read decompressed."""
         ...
 
     async def peek(self) -> bytes:

@@ -42,6 +42,8 @@ class Call:
     listed: bool = True
     """Whether listings show it (a late arrival is switched on later)."""
     extra: dict[str, Any] = field(default_factory=dict)
+    """Two keys mean the same to all simulators: `bare` (optional fields are left out of the row) and `malformed`
+    (`no_start` or `wrong_type`: the row cannot be read). Others are the vendor's own."""
 
     def __post_init__(self) -> None:
         if not self.media:
@@ -101,6 +103,8 @@ class Simulator:
         self.requests: list[Seen] = []
         self.downloads: Counter[str] = Counter()
         self.most_at_once = 0
+        self.stuck = False
+        """Whether listings give their first page for ever, always saying that there is more."""
         self._at_once = 0
         self._lock = threading.Lock()
         self._port = 0
@@ -153,6 +157,12 @@ class Simulator:
 
     def count(self, purpose: str) -> int:
         return sum(1 for seen in self.requests if seen.purpose == purpose)
+
+    @property
+    def at_once(self) -> int:
+        """How many requests are being answered now."""
+        with self._lock:
+            return self._at_once
 
     def use_clock(self, now: Callable[[], datetime]) -> None:
         """Have tokens and one-time links expire by this clock."""
@@ -237,6 +247,9 @@ class Simulator:
                 return web.Response(status=fault.status, headers=fault.headers, body=fault.body)
             case "answer":  # a wrong body with status 200: a login page, an error document
                 return web.Response(body=fault.body, headers={"Content-Type": "text/html", **fault.headers})
+            case "echo":  # a status and, as its body, everything that was asked, credentials included
+                told = "\n".join((str(request.rel_url), *map(": ".join, request.headers.items())))
+                return web.Response(status=fault.status, text=told)
             case "reset":  # the connection is cut before an answer
                 return self._cut(request)
             case "redirect":

@@ -1,64 +1,51 @@
-"""One source's HTTP: where requests go, what they may carry, how long they may take, what answers mean.
+"""One source's HTTP: where requests go, what they may carry, how often they are tried.
 
 Connectors name a path and parameters; everything else is decided here, the same for all vendors. A
 credential leaves for the source's own origin only: redirects and links elsewhere are refused before
 anything is sent. No message from here contains a query string, a header or a body beyond a short excerpt.
-Bodies of recordings are `worker.rest.media`; caps, pace and pauses are `worker.limits`.
+Bodies are `worker.rest.media`, TLS and time-outs `worker.rest.connect`, what a status means `worker.rest.meaning`;
+caps, pace and pauses are `worker.limits`.
 """
 
 import random
-import ssl
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import aiohttp
 from yarl import URL
 
-from config import callvault_version
 from config.clock import Clock
 from config.settings import Source
 from storage.sidecar import GapReason
-from worker.errors import (
-    BadAnswer,
-    GiveUp,
-    MediaNotFound,
-    NotYet,
-    Retry,
-    SessionExpired,
-    SourceError,
-    StopSource,
-    Truncated,
-    WaitUntil,
-)
+from worker.errors import BadAnswer, GiveUp, Retry, SessionExpired, SourceError, StopSource, Truncated, WaitUntil
 from worker.limits import PATIENCE, Gate, Slot
+from worker.rest.connect import TIMEOUTS, open_session
+from worker.rest.decode import looks_like_a_document
+from worker.rest.meaning import DEFAULT_WAIT, WHOLE_SOURCE, Purpose, classify, translate
 from worker.rest.media import BodyStream, decoded
+from worker.rest.session import Session, TokenFile
 from worker.rest.waiting import retry_after
+
+__all__ = ["MAX_METADATA", "Params", "Purpose", "Reply", "RestClient", "segment", "twice"]
 
 MAX_METADATA = 16 * 1024 * 1024
 """No listing or detail is read beyond this many bytes; a page of 1,000 rows is about 1 MB."""
 
-_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=30)
+MAX_DOCUMENT = 64 * 1024
+"""What came in place of audio is not read beyond this many bytes to find out what it is."""
+
 _TRIES = 3
 _BACKOFF = 0.5  # seconds before the second try of a metadata call, doubled for the third
 _MAX_HOPS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_DEFAULT_WAIT = 1.0  # a 429 that does not say for how long
 
 Params = Mapping[str, str | int]
 T = TypeVar("T")
-
-
-class Purpose(StrEnum):
-    """What a request is for: the same status means different things on the way to a login and to a recording."""
-
-    LOGIN = "login"
-    LIST = "listing"
-    DETAIL = "detail"
-    MEDIA = "media"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,46 +65,54 @@ def segment(text: str) -> str:
     return encoded if encoded.strip(".") else encoded.replace(".", "%2E")
 
 
-def tls_context(source: Source) -> ssl.SSLContext | aiohttp.Fingerprint:
-    """Return how the source's certificate is checked: the usual CAs, its `ca_file`, or its pinned fingerprint."""
-    if source.tls_fingerprint:
-        return aiohttp.Fingerprint(bytes.fromhex(source.tls_fingerprint))
-    return ssl.create_default_context(cafile=str(source.ca_file) if source.ca_file else None)
-
-
-def open_session(source: Source, *, cookies: bool) -> aiohttp.ClientSession:
-    """Return the source's own HTTP session; never shared, so that no cookie or connection of another's is used."""
-    jar = aiohttp.CookieJar(unsafe=True) if cookies else aiohttp.DummyCookieJar()
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=tls_context(source)),
-        cookie_jar=jar,
-        timeout=_TIMEOUT,
-        auto_decompress=False,
-        trust_env=False,
-        headers={"Accept-Encoding": "identity", "User-Agent": f"callvault/{callvault_version()}"},
-    )
-
-
 class RestClient:
-    """Requests to one source. Used by many coroutines of one event loop."""
+    """Requests to one source. Used by many coroutines of one event loop.
 
-    def __init__(self, source: Source, gate: Gate, clock: Clock, *, cookies: bool = False) -> None:
+    `state_dir` is this machine's folder for session tokens; it is made when the first one is kept.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        gate: Gate,
+        clock: Clock,
+        *,
+        state_dir: Path,
+        cookies: bool = False,
+        timeouts: aiohttp.ClientTimeout = TIMEOUTS,
+    ) -> None:
         self.source = source
         self.clock = clock
+        self.state_dir = state_dir
+        self._timeouts = timeouts
         self._gate = gate
         self._base = URL(source.url.rstrip("/"))
         self._cookies = cookies
         self._session: aiohttp.ClientSession | None = None
-        self._secrets: set[str] = {s for s in source.secrets() if s}
+        self._secrets: set[str] = set()
+        for secret in source.secrets():
+            self.hide(secret)
 
     async def slot(self) -> Slot:
         """Wait for a slot to hold over several requests, such as a one-time link and its use."""
         return await self._gate.enter()
 
+    async def pause(self, seconds: float, reason: str) -> None:
+        """Leave the source alone, from all processes, for so many seconds: for waits not told in HTTP headers."""
+        await self._gate.pause(seconds, reason)
+
+    def session(self, login: Callable[[], Awaitable[str]], identity: str) -> Session:
+        """Return the source's shared login. `login` returns a new token; `identity` is what it logs in with.
+
+        A kept token is used only for the same identity, which is stored as a hash.
+        """
+        kept = TokenFile(self.state_dir, self.source.name, f"{self.source.url}\n{identity}")
+        return Session(kept, login, self.hide, self.clock)
+
     def hide(self, secret: str) -> None:
-        """Have a session token taken out of every message from now on."""
+        """Have a session token taken out of every message from now on, percent-encoded forms included."""
         if secret:
-            self._secrets.add(secret)
+            self._secrets |= {secret, quote(secret, safe="")}
 
     def clean(self, text: str) -> str:
         """Return text of the vendor's fit for a message: no secrets, one line, at most 300 characters."""
@@ -136,8 +131,9 @@ class RestClient:
         except ValueError:
             same = False
         if not same:
+            led = self.clean(link.split("?", maxsplit=1)[0])
             raise GiveUp(
-                f"a link of {self.source.name} leads away from {self._base.origin()}: {self.clean(link.split('?', maxsplit=1)[0])}"
+                f"a link of {self.source.name} leads away from {self._base.origin()}: {led}"
                 " (not followed; if the phone system is known by that name, write it in `url`)",
                 GapReason.FOREIGN_ORIGIN,
             )
@@ -208,17 +204,57 @@ class RestClient:
         """
         base = self._base.origin() if absolute else self._base
         target = URL(f"{str(base).rstrip('/')}{path}{_query(path, params)}", encoded=True)
-        what = f"{self.source.name}: {method} {target.path}"
+        what = f"{self.source.name}: {method} {self.clean(target.path)}"
         held = slot or await self._gate.enter()
         try:
+            if slot:  # the gate was passed some requests ago; the source may have asked for a pause since
+                await self._gate.sit_out_pause()
             response = await self._follow(method, target, what, purpose, headers, json, form)
+            inflate = decoded(response, what)
         except BaseException:
             if slot is None:
                 await held.release()
             raise
-        return BodyStream(
-            decoded(response, what), response, what, None if slot else held, self.clock, self._gate.progress
+        return BodyStream(inflate, response, what, None if slot else held, self.clock, self._gate.progress)
+
+    async def open_audio(
+        self,
+        method: str,
+        path: str,
+        *,
+        document: Callable[[bytes], SourceError],
+        params: Params | None = None,
+        headers: Mapping[str, str] | None = None,
+        json: Any = None,
+        form: Params | None = None,
+        slot: Slot | None = None,
+        absolute: bool = False,
+    ) -> BodyStream:
+        """Open a recording. A body that begins like HTML, XML or JSON is read and raised as what `document` says.
+
+        `document` gets at most `MAX_DOCUMENT` bytes and returns the error, whose text must be cleaned.
+        """
+        stream = await self.open(
+            method,
+            path,
+            purpose=Purpose.MEDIA,
+            params=params,
+            headers=headers,
+            json=json,
+            form=form,
+            slot=slot,
+            absolute=absolute,
         )
+        try:
+            is_document = looks_like_a_document(await stream.peek())
+            body = await stream.head(MAX_DOCUMENT) if is_document else b""
+        except BaseException:
+            await stream.aclose()
+            raise
+        if is_document:
+            await stream.aclose()
+            raise document(body)
+        return stream
 
     async def _follow(
         self,
@@ -241,6 +277,9 @@ class RestClient:
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 raise translate(error, what) from error
             self._gate.progress()
+            if response.status == 206 and not _is_whole(response):
+                response.close()
+                raise Truncated(f"{what}: a part was sent though the whole was asked for")
             if response.status < 300:
                 return response
             try:
@@ -249,10 +288,18 @@ class RestClient:
                 link = response.headers.get("Location", "")
             finally:
                 response.close()
-            target = URL(f"{self._base.origin()}{self.own(link, str(target))}", encoded=True)
+            target = self._redirected(link, target, what, purpose)
             if response.status == 303:
                 method, json, form = "GET", None, None
         raise BadAnswer(f"{what}: redirected more than {_MAX_HOPS} times")
+
+    def _redirected(self, link: str, target: URL, what: str, purpose: Purpose) -> URL:
+        try:
+            return URL(f"{self._base.origin()}{self.own(link, str(target))}", encoded=True)
+        except GiveUp as error:
+            if purpose in WHOLE_SOURCE:  # there is no single recording to give up
+                raise StopSource(f"{what}: {error.message}") from error
+            raise
 
     async def _refusal(self, response: aiohttp.ClientResponse, what: str, purpose: Purpose) -> SourceError:
         body = b""
@@ -262,7 +309,7 @@ class RestClient:
         error = classify(response.status, purpose, f"{what}: status {response.status}" + (f", {said}" if said else ""))
         wait = retry_after(response.headers, self.clock.now())
         if isinstance(error, WaitUntil) or (response.status == 503 and wait is not None):
-            seconds = _DEFAULT_WAIT if wait is None else wait
+            seconds = DEFAULT_WAIT if wait is None else wait
             await self._gate.pause(seconds, f"{self.source.name} asked to wait {seconds:.0f} s ({response.status})")
             if seconds <= PATIENCE:  # short waits are sat out at the gate by whoever comes next
                 return Retry(f"{error.message}; asked to wait {seconds:.0f} s")
@@ -271,7 +318,13 @@ class RestClient:
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = open_session(self.source, cookies=self._cookies)
+            try:
+                self._session = open_session(self.source, cookies=self._cookies, timeouts=self._timeouts)
+            except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+                raise StopSource(
+                    f"{self.source.name}: `ca_file` or `tls_fingerprint` cannot be used ({type(error).__name__}:"
+                    f" {self.clean(str(error))})"
+                ) from error
         return self._session
 
     async def aclose(self) -> None:
@@ -280,48 +333,10 @@ class RestClient:
             await self._session.close()
 
 
-def classify(status: int, purpose: Purpose, what: str) -> SourceError:
-    """Return what a status means for a purpose: the one table of errors."""
-    if status == 401:
-        return SessionExpired(what)
-    if status == 429:
-        return WaitUntil(what, _DEFAULT_WAIT)
-    if status in (408, 500, 502, 503, 504) or status >= 505:
-        return Retry(what)
-    if purpose in (Purpose.LOGIN, Purpose.LIST):
-        hint = "check user, password and rights" if status == 403 else "check `url` and the vendor's own keys"
-        return StopSource(f"{what}; {hint}")
-    if status in (409, 425):
-        return NotYet(what)
-    if status in (404, 410):
-        return MediaNotFound(what)
-    if status == 403:
-        return GiveUp(what, GapReason.FORBIDDEN)
-    return GiveUp(what, GapReason.VENDOR_ERROR)
-
-
-def translate(error: Exception, what: str) -> SourceError:
-    """Turn an HTTP library's error into one of ours; its text is not passed on, it may hold the URL."""
-    name = type(error).__name__
-    match error:
-        case aiohttp.ServerFingerprintMismatch():
-            return StopSource(f"{what}: the certificate is not the one in `tls_fingerprint`")
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
-            return StopSource(
-                f"{what}: the certificate could not be verified ({name});"
-                " give the CA in `ca_file` or pin `tls_fingerprint`"
-            )
-        case aiohttp.ClientPayloadError():
-            return Truncated(f"{what}: the answer ended early")
-        case aiohttp.ClientConnectorError():
-            why = error.os_error.strerror or name
-            return Retry(f"{what}: could not connect ({why}); is `url` right and the host up?")
-        case TimeoutError():
-            return Retry(f"{what}: no answer in time ({name})")
-        case aiohttp.ClientConnectionError() | OSError():
-            return Retry(f"{what}: the connection was lost ({name})")
-        case _:
-            return BadAnswer(f"{what}: the answer is no HTTP that can be read ({name})")
+def _is_whole(response: aiohttp.ClientResponse) -> bool:
+    """Tell whether a 206 holds everything: some servers answer so to a request without a range."""
+    found = re.fullmatch(r"bytes 0-(\d+)/(\d+)", response.headers.get("Content-Range", "").strip())
+    return found is not None and int(found[1]) + 1 == int(found[2])
 
 
 def _query(path: str, params: Params | None) -> str:

@@ -8,6 +8,7 @@ spelled out, so that every later step may encode.
 import csv
 import io
 import json
+import math
 from typing import Any, NoReturn
 from xml.etree.ElementTree import Element, ParseError
 
@@ -17,11 +18,17 @@ from defusedxml.ElementTree import DefusedXMLParser
 from worker.errors import BadAnswer
 
 _MAX_DEPTH = 100
-_MAX_FIELD = 128 * 1024
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):  # 1e999 is a number to JSON and infinity to Python, which JSON cannot write
+        raise ValueError(f"{text[:20]} is too large a number")
+    return number
 
 
 def _clean(value: Any, depth: int = 0) -> Any:
@@ -44,7 +51,7 @@ def text_of(body: bytes) -> str:
 def json_of(body: bytes, what: str) -> Any:
     """Parse JSON strictly: no NaN, no bombs. `what` names the answer in the error."""
     try:
-        return _clean(json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant))
+        return _clean(json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant, parse_float=_finite))
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
         raise BadAnswer(f"{what}: expected JSON, got {_excerpt(body)} ({reason})") from error

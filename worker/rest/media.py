@@ -20,13 +20,17 @@ _MIN_RATE = 256  # bytes a second; the slowest telephone codec stores more than 
 _INFLATE = 1024 * 1024
 
 
+def _gunzip() -> "zlib._Decompress":
+    return zlib.decompressobj(16 + zlib.MAX_WBITS)
+
+
 def decoded(response: aiohttp.ClientResponse, what: str) -> "zlib._Decompress | None":
     """Return the decompressor for a body that came compressed though nobody asked; None for a plain one."""
     coding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if coding in ("identity", ""):
         return None
     if coding in ("gzip", "x-gzip"):
-        return zlib.decompressobj(16 + zlib.MAX_WBITS)
+        return _gunzip()
     response.close()
     raise BadAnswer(f"{what}: the body came in the encoding {coding[:20]!r}, which was not asked for")
 
@@ -88,6 +92,10 @@ class BodyStream:
         """Return the header as sent."""
         return self._response.headers.get("Content-Type", "")
 
+    def adopt(self, slot: Slot) -> None:
+        """Take over a slot that was held over several requests: closing the stream gives it back."""
+        self._slot = slot
+
     async def peek(self) -> bytes:
         """Return up to the first 512 bytes without consuming them; fewer only at the end of the body."""
         size = sum(map(len, self._peeked))
@@ -116,6 +124,17 @@ class BodyStream:
                 raise BadAnswer(f"{self._what}: the answer is longer than {max_bytes} bytes")
             parts.append(chunk)
         return b"".join(parts)
+
+    async def head(self, most: int) -> bytes:
+        """Return the first `most` bytes of the body, or all of a shorter one; the rest is not read."""
+        parts: list[bytes] = []
+        size = 0
+        async for chunk in self.chunks():
+            parts.append(chunk)
+            size += len(chunk)
+            if size >= most:
+                break
+        return b"".join(parts)[:most]
 
     async def aclose(self) -> None:
         """Drop the connection unless the body was read to its end, and give the slot back."""
@@ -158,13 +177,15 @@ class BodyStream:
             yield chunk
             return
         while chunk:
+            if self._inflate.eof:  # gzip may come in several members, one after the other
+                self._inflate = _gunzip()
             try:
                 piece = self._inflate.decompress(chunk, _INFLATE)  # bounded: a bomb grows a MiB at a time
             except zlib.error as error:
                 raise BadAnswer(f"{self._what}: the compressed body cannot be read") from error
             if piece:
                 yield piece
-            chunk = self._inflate.unconsumed_tail
+            chunk = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
 
     def _translated(self, error: Exception) -> SourceError:
         if isinstance(error, aiohttp.ClientPayloadError):

@@ -77,33 +77,45 @@ class Session:
         self._hide = hide
         self._clock = clock
         self._token = ""
+        self._made = ""
+        self._logins = 0
         self._one_at_a_time = asyncio.Lock()
 
     async def run(self, call: Callable[[str], Awaitable[T]]) -> T:
-        """Run a call with the token; where it ran out, log in once and repeat. StopSource when that fails too."""
-        token = await self._current(stale="")
-        try:
-            return await call(token)
-        except SessionExpired:
-            token = await self._current(stale=token)
-        try:
-            return await call(token)
-        except SessionExpired as error:
-            raise StopSource(f"{error.message}; a fresh login was refused as well") from error
+        """Run a call with the token; where it ran out, log in once and repeat. StopSource when that fails too.
 
-    async def _current(self, stale: str) -> str:
-        """Return a token other than `stale`: from memory, from the file, or by logging in."""
+        A token of another process may have run out as well, so only a login made since this call began
+        counts as the one that is allowed.
+        """
+        logins = self._logins
+        refused: set[str] = set()
+        while True:
+            token = await self._current(refused)
+            try:
+                return await call(token)
+            except SessionExpired as error:
+                if token == self._made and self._logins > logins:
+                    raise StopSource(f"{error.message}; a fresh login was refused as well") from error
+                refused.add(token)
+
+    async def _current(self, refused: set[str]) -> str:
+        """Return a token that was not refused: from memory, from the file, or by logging in."""
         async with self._one_at_a_time:
-            if self._token and self._token != stale:
+            if self._token and self._token not in refused:
                 return self._token
             async with self._file.locked():
-                kept = self._file.read()
-                token = kept.get("token", "")
-                if not token or token == stale:
-                    token = await self._fresh(kept)
-            self._hide(token)
-            self._token = token
+                self._token = await self._kept_or_fresh(refused)
+            self._hide(self._token)
+            return self._token
+
+    async def _kept_or_fresh(self, refused: set[str]) -> str:
+        kept = self._file.read()
+        token = kept.get("token", "")
+        if token and token not in refused:
             return token
+        self._made = await self._fresh(kept)
+        self._logins += 1
+        return self._made
 
     async def _fresh(self, kept: dict[str, str]) -> str:
         now = self._clock.now().timestamp()

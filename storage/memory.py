@@ -1,0 +1,207 @@
+"""The archive in memory: `storage.store.ArchiveStore` as a dictionary, for tests and dry runs.
+
+It behaves as a store that does everything right: create-only is atomic, a wrong SHA-256 is refused, uploads are
+invisible until they are complete.
+"""
+
+import asyncio
+import hashlib
+import itertools
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Self
+
+from config.clock import Clock, SystemClock
+from storage.errors import AlreadyExists, IntegrityError, ObjectMissing, StoreRefused, StoreUnavailable
+from storage.metadata import checked
+from storage.store import ArchiveStore, Capabilities, ObjectInfo, Upload, Written
+
+LEAST_PART = 5 * 1024 * 1024
+"""Bytes of every part but the last, as S3 wants it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One version of an object."""
+
+    body: bytes
+    content_type: str
+    metadata: Mapping[str, str]
+    modified: datetime
+    version_id: str | None
+
+
+@dataclass(slots=True)
+class _Unfinished:
+    key: str
+    content_type: str
+    metadata: Mapping[str, str]
+    begun_at: datetime
+    parts: list[bytes] = field(default_factory=list)
+
+
+class MemoryStore:
+    """A bucket of its own, empty at first. `versions` is open to tests: per key all versions, the current one last."""
+
+    def __init__(self, *, versioned: bool = False, clock: Clock | None = None) -> None:
+        self.versions: dict[str, list[Stored]] = {}
+        self._versioned = versioned
+        self._clock = clock or SystemClock()
+        self._uploads: dict[int, _Unfinished] = {}
+        self._numbers = itertools.count(1)
+
+    async def put(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        sha256: str,
+        content_type: str,
+        metadata: Mapping[str, str] | None = None,
+        create_only: bool = True,
+    ) -> Written:
+        """Write one object. ValueError for metadata that is not plain ASCII."""
+        described = checked(metadata)
+        await asyncio.sleep(0)  # others have their turn, as they would over a network
+        _compare(key, body, sha256)
+        return self._write(key, bytes(body), content_type, described, create_only=create_only)
+
+    async def upload(self, key: str, *, content_type: str, metadata: Mapping[str, str] | None = None) -> Upload:
+        """Begin a large, create-only object."""
+        described = checked(metadata)
+        await asyncio.sleep(0)
+        number = next(self._numbers)
+        self._uploads[number] = _Unfinished(key, content_type, described, self._clock.now())
+        return _MemoryUpload(self, number, key)
+
+    async def head(self, key: str) -> ObjectInfo | None:
+        """Return what is known of the current object; None when there is none."""
+        await asyncio.sleep(0)
+        if key not in self.versions:
+            return None
+        found = self.versions[key][-1]
+        return ObjectInfo(key, len(found.body), found.modified, found.version_id, found.metadata)
+
+    async def get(self, key: str, *, max_bytes: int) -> bytes:
+        """Return an object's bytes. ObjectMissing, or IntegrityError above `max_bytes`."""
+        body = await self._body(key)
+        if len(body) > max_bytes:
+            raise IntegrityError(f"{key} is larger than the {max_bytes} bytes expected of it at most", key)
+        return body
+
+    async def sha256(self, key: str) -> str:
+        """Return the SHA-256 of the stored bytes, in hex. ObjectMissing."""
+        return hashlib.sha256(await self._body(key)).hexdigest()
+
+    async def objects(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Iterate over the objects below `prefix`, in the order of their keys' bytes, as they are at the start."""
+        await asyncio.sleep(0)
+        current = [(key, found[-1]) for key, found in self.versions.items() if key.startswith(prefix)]
+        for key, found in sorted(current, key=lambda row: row[0].encode()):
+            if key.encode() > start_after.encode():
+                yield ObjectInfo(key, len(found.body), found.modified)
+
+    async def folders(self, prefix: str, *, start_after: str = "") -> list[str]:
+        """Return the distinct next path segments below `prefix`, each as a full prefix."""
+        await asyncio.sleep(0)
+        rests = [key[len(prefix) :] for key in self.versions if key.startswith(prefix)]
+        found = {f"{prefix}{rest.partition('/')[0]}/" for rest in rests if "/" in rest}
+        return sorted((f for f in found if f.encode() > start_after.encode()), key=str.encode)
+
+    async def count_versions(self, key: str) -> int:
+        """Return how many versions `key` has."""
+        await asyncio.sleep(0)
+        return len(self.versions.get(key, []))
+
+    async def abort_stale_uploads(self, prefix: str, older_than: timedelta, now: datetime) -> int:
+        """Abort unfinished uploads below `prefix` begun before `now - older_than`; return how many."""
+        await asyncio.sleep(0)
+        stale = [n for n, u in self._uploads.items() if u.key.startswith(prefix) and u.begun_at < now - older_than]
+        for number in stale:
+            del self._uploads[number]
+        return len(stale)
+
+    async def probe(self, prefix: str) -> Capabilities:  # noqa: ARG002 - there is nothing to find out
+        """Return what this store does; nothing is written for it."""
+        await asyncio.sleep(0)
+        return Capabilities(
+            create_only=True,
+            create_only_multipart=True,
+            checksum=True,
+            payload_hash=True,
+            versioned=self._versioned,
+            object_lock=False,
+        )
+
+    async def aclose(self) -> None:
+        """Nothing is open; what was stored stays readable to tests."""
+
+    async def _body(self, key: str) -> bytes:
+        await asyncio.sleep(0)
+        if key not in self.versions:
+            raise ObjectMissing(f"there is no {key}", key)
+        return self.versions[key][-1].body
+
+    def _write(
+        self, key: str, body: bytes, content_type: str, metadata: Mapping[str, str], *, create_only: bool
+    ) -> Written:
+        if create_only and key in self.versions:
+            raise AlreadyExists(f"{key} is already there", key)
+        version_id = f"v{next(self._numbers)}" if self._versioned else None
+        stored = Stored(body, content_type, metadata, self._clock.now(), version_id)
+        self.versions[key] = [*(self.versions.get(key, []) if self._versioned else []), stored]
+        return Written(key, len(body), version_id)
+
+
+class _MemoryUpload:
+    """Implements `storage.store.Upload`."""
+
+    def __init__(self, store: MemoryStore, number: int, key: str) -> None:
+        self._store = store
+        self._number = number
+        self._key = key
+
+    async def part(self, body: bytes, sha256: str) -> None:
+        """Keep the next part."""
+        await asyncio.sleep(0)
+        _compare(self._key, body, sha256)
+        self._open().parts.append(bytes(body))
+
+    async def complete(self) -> Written:
+        """Make the object visible, create-only."""
+        await asyncio.sleep(0)
+        begun = self._open()
+        if any(len(part) < LEAST_PART for part in begun.parts[:-1]):
+            raise StoreRefused(f"a part of {self._key} other than the last is smaller than 5 MiB", self._key)
+        written = self._store._write(  # noqa: SLF001 - the two are one thing
+            self._key, b"".join(begun.parts), begun.content_type, begun.metadata, create_only=True
+        )
+        await self.abort()
+        return written
+
+    async def abort(self) -> None:
+        """Drop all parts."""
+        self._store._uploads.pop(self._number, None)  # noqa: SLF001 - the two are one thing
+
+    async def __aenter__(self) -> Self:
+        """Begin nothing: the upload was begun when it was made."""
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Abort unless completed."""
+        await self.abort()
+
+    def _open(self) -> _Unfinished:
+        begun = self._store._uploads.get(self._number)  # noqa: SLF001 - the two are one thing
+        if begun is None:
+            raise StoreUnavailable(f"the upload of {self._key} is over: begin another", self._key)
+        return begun
+
+
+def _compare(key: str, body: bytes, sha256: str) -> None:
+    if hashlib.sha256(body).hexdigest() != sha256:
+        raise IntegrityError(f"{key} arrived with other bytes than its SHA-256 says", key)
+
+
+_fits: type[ArchiveStore] = MemoryStore

@@ -1,0 +1,136 @@
+"""What the store said: one answer, its S3 error where there is one, and the XML of listings.
+
+Stores leave `Message` out, answer in HTML, or send an error inside a 200; all of that is read here, once. What an
+answer means for the caller is `storage.s3.refusals`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from urllib.parse import unquote_plus
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import ElementTree
+
+from storage.errors import StoreUnavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One complete answer. `error` holds the elements of S3's error document, and is empty where there was none."""
+
+    status: int
+    headers: Mapping[str, str]
+    sent_at: datetime
+    """The time our request was signed with."""
+    body: bytes = b""
+    error: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the store did what it was asked."""
+        return self.status < 300 and not self.error
+
+    @property
+    def code(self) -> str:
+        """S3's error code; empty where the body named none."""
+        return self.error.get("Code", "")
+
+    @property
+    def version_id(self) -> str | None:
+        """The version written or read; None where the bucket keeps none (`null` is S3's word for that)."""
+        told = self.headers.get("x-amz-version-id")
+        return None if told in (None, "", "null") else told
+
+    @property
+    def date(self) -> datetime | None:
+        """The store's own clock."""
+        return http_date(self.headers.get("Date", ""))
+
+
+def http_date(text: str) -> datetime | None:
+    """Read an HTTP date; None where it is none."""
+    try:
+        read = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
+
+
+def error_in(body: bytes) -> dict[str, str]:
+    """Return the elements of an S3 error document; empty for everything else, whatever it is."""
+    try:
+        root = _parse(body)
+    except StoreUnavailable:
+        return {}
+    for element in (root, *root):
+        if element.tag == "Error":
+            found = {child.tag: (child.text or "").strip() for child in element}
+            return found if found.get("Code") else {**found, "Code": "Error"}
+    return {}
+
+
+def document(body: bytes, root: str) -> Element:
+    """Parse a listing or another XML answer, whose root must be `root`; namespaces are dropped.
+
+    StoreUnavailable for anything else: a proxy's page with status 200 is trouble that passes.
+    """
+    found = _parse(body)
+    if found.tag != root:
+        raise StoreUnavailable(f"the store answered <{found.tag[:40]}> where {root} was expected")
+    return found
+
+
+def _parse(body: bytes) -> Element:
+    try:
+        root: Element = ElementTree.fromstring(body.strip(), forbid_dtd=True)
+    except (ParseError, ValueError, LookupError) as exc:  # ValueError: a DTD or entity; LookupError: an odd encoding
+        raise StoreUnavailable("the store answered something that is not XML") from exc
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    return root
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a listing: its rows, and the texts it gives on the way to the next."""
+
+    root: Element
+
+    def rows(self, tag: str) -> Iterator[Element]:
+        """Iterate over the elements called `tag`."""
+        return iter(self.root.findall(tag))
+
+    def text(self, element: Element | None, tag: str) -> str:
+        """Return the text of a child that must be there: StoreUnavailable otherwise."""
+        found = (self.root if element is None else element).findtext(tag)
+        if found is None:
+            raise StoreUnavailable(f"the store's {self.root.tag} lacks {tag}")
+        return found
+
+    def key(self, element: Element | None, tag: str) -> str:
+        """Return a key, decoded where the page says that it is encoded."""
+        found = self.text(element, tag)
+        return unquote_plus(found) if self.root.findtext("EncodingType") == "url" else found
+
+    def time(self, element: Element, tag: str) -> datetime:
+        """Return a time in UTC."""
+        told = self.text(element, tag)
+        try:
+            read = datetime.fromisoformat(told)
+        except ValueError as exc:
+            raise StoreUnavailable(f"the store's {self.root.tag} has an unreadable {tag}: {told[:40]!r}") from exc
+        return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
+
+    def number(self, element: Element, tag: str) -> int:
+        """Return a whole number."""
+        told = self.text(element, tag)
+        if not (told.isascii() and told.isdigit()):
+            raise StoreUnavailable(f"the store's {self.root.tag} has an unreadable {tag}: {told[:40]!r}")
+        return int(told)
+
+    @property
+    def more(self) -> bool:
+        """Whether another page follows."""
+        return self.root.findtext("IsTruncated", "").lower() == "true"

@@ -1,0 +1,236 @@
+"""Disposable state in Redis or Valkey, shared by all workers on all machines.
+
+`storage.state` says what each method promises; `storage.state_scripts` has the Lua, `storage.state_server` the
+connection and its errors. One round trip an operation; every key begins with `callvault:{namespace}:`; every
+expiry is the server's. Flush it at any moment: everything is absent then, nothing raises.
+"""
+
+import secrets
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from redis.exceptions import NoPermissionError
+
+from config.clock import Clock
+from storage import state_scripts as lua
+from storage.state import Attempt, Pause, StateRefused
+from storage.state_records import attempt_from_text, attempt_text, from_micros, to_micros
+from storage.state_server import Server
+
+_PERMIT_MS = 60_000
+_DAY_MS = 24 * 3600 * 1000
+_FENCE_MS = 7 * _DAY_MS  # far longer than any lease; the next fence is seeded from the clock
+_HELD_MS = _DAY_MS  # a remembered day is read from the bucket again once a day
+_ATTEMPTS_MS = 30 * _DAY_MS
+_REMEMBERED = "\n"  # tells an empty remembered day from an unknown one; no rid holds a line break
+
+
+class RedisLease:
+    """Implements `storage.state.Lease`; made by `RedisState.lease`."""
+
+    def __init__(self, server: Server, key: str, token: str, ttl_ms: int, fence: int) -> None:
+        self._server = server
+        self._key = key
+        self._token = token
+        self._ttl_ms = ttl_ms
+        self._fence = fence
+
+    @property
+    def fence(self) -> int:
+        """A number that grows with every lease granted under the same name."""
+        return self._fence
+
+    async def renew(self) -> bool:
+        """Extend by another `ttl`; False when the lease was lost."""
+        return bool(await self._server.run(lua.RENEW_LEASE, [self._key], self._token, self._ttl_ms))
+
+    async def release(self) -> None:
+        """Give it back; does nothing when it was lost to another holder."""
+        await self._server.run(lua.RELEASE_LEASE, [self._key], self._token)
+
+
+class RedisState:
+    """Implements `storage.state.State`.
+
+    `url`, `master_name` and the options are those of `storage.state_server.Server`; StateRefused when they name no
+    server. Opens no connection before the first call; use it in one event loop.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        namespace: str,
+        clock: Clock,
+        *,
+        master_name: str | None = None,
+        sentinel_kwargs: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        self._server = Server(url, master_name=master_name, sentinel_kwargs=sentinel_kwargs, **options)
+        self._prefix = f"callvault:{namespace}:"
+        self._clock = clock
+
+    def _key(self, *parts: str) -> str:
+        return self._prefix + ":".join(parts)
+
+    async def lease(self, name: str, ttl: float) -> RedisLease | None:
+        """Try to get the lease `name`; None when somebody else has it."""
+        key, token, ttl_ms = self._key("lease", name), secrets.token_hex(16), _millis(ttl)
+        fence = await self._server.run(lua.LEASE, [key, self._key("fence", name)], token, ttl_ms, _FENCE_MS)
+        return RedisLease(self._server, key, token, ttl_ms, int(fence)) if fence else None
+
+    async def acquire(self, source: str, limit: int) -> str | None:
+        """Take one of `limit` permits; None when all are taken. Lapses after 60 s unrenewed."""
+        token = secrets.token_hex(16)
+        taken = await self._server.run(lua.ACQUIRE, [self._key("permits", source)], token, limit, _PERMIT_MS)
+        return token if taken else None
+
+    async def renew(self, source: str, tokens: Iterable[str]) -> None:
+        """Extend permits that are still in use."""
+        await self._server.run(lua.RENEW_PERMITS, [self._key("permits", source)], _PERMIT_MS, *tokens)
+
+    async def release(self, source: str, token: str) -> None:
+        """Give a permit back."""
+        await self._server.call("ZREM", self._key("permits", source), token)
+
+    async def reserve(self, source: str, per_second: float) -> float:
+        """Book the next place in the source's pace and return how many seconds to wait for it."""
+        apart = round(1_000_000 / per_second)
+        return int(await self._server.run(lua.RESERVE, [self._key("pace", source)], apart)) / 1_000_000
+
+    async def pause(self, source: str, until: datetime, reason: str) -> None:
+        """Leave the source alone until then. Kept for the time left by the caller's clock, whatever the server's."""
+        left = until - self._clock.now()
+        if left > timedelta(0):
+            key = self._key("pause", source)
+            await self._server.run(lua.PAUSE, [key], to_micros(until), reason, _millis(left.total_seconds()))
+
+    async def paused(self, source: str) -> Pause | None:
+        """Return the pause in force, if any."""
+        until, reason = await self._server.call("HMGET", self._key("pause", source), "until", "reason")
+        if until is None or from_micros(int(until)) <= self._clock.now():
+            return None
+        return Pause(from_micros(int(until)), reason)
+
+    async def unpause(self, source: str) -> None:
+        """Forget the pause."""
+        await self._server.call("DEL", self._key("pause", source))
+
+    async def watermark(self, source: str) -> datetime | None:
+        """Return the watermark; None when it must be read from the bucket."""
+        value = await self._server.call("HGET", self._key("watermark", source), "value")
+        return None if value is None else from_micros(int(value))
+
+    async def set_watermark(self, source: str, value: datetime, fence: int) -> bool:
+        """Move the watermark forward. False, and nothing changes, for an older value or an older fence."""
+        key = self._key("watermark", source)
+        return bool(await self._server.run(lua.SET_WATERMARK, [key], to_micros(value), fence))
+
+    async def held(self, source: str, day: date) -> frozenset[str] | None:
+        """Return the `rid`s known to be held for that day; None when the day must be read from the bucket."""
+        members = frozenset(await self._server.call("SMEMBERS", self._key("held", source, day.isoformat())))
+        return members - {_REMEMBERED} if members else None
+
+    async def remember_held(self, source: str, day: date, rids: Iterable[str]) -> None:
+        """Remember a day as read from the bucket, for a day."""
+        key = self._key("held", source, day.isoformat())
+        await self._server.run(lua.REMEMBER_HELD, [key], _HELD_MS, _REMEMBERED, *rids)
+
+    async def add_held(self, source: str, day: date, rid: str) -> None:
+        """Add one to a remembered day; does nothing where the day is not remembered."""
+        await self._server.run(lua.ADD_HELD, [self._key("held", source, day.isoformat())], rid)
+
+    async def attempts(self, source: str) -> dict[str, Attempt]:
+        """Return all recordings of the source that are being retried, by `rid`."""
+        texts = await self._server.call("HGETALL", self._key("attempts", source))
+        found = {rid: attempt_from_text(text) for rid, text in texts.items()}
+        return {rid: attempt for rid, attempt in found.items() if attempt}
+
+    async def attempt(self, source: str, rid: str) -> Attempt | None:
+        """Return one of them."""
+        return attempt_from_text(await self._server.call("HGET", self._key("attempts", source), rid))
+
+    async def save_attempt(self, source: str, rid: str, attempt: Attempt) -> None:
+        """Remember one of them; all of the source's are kept for 30 days after the last was saved."""
+        key = self._key("attempts", source)
+        await self._server.run(lua.SAVE_ATTEMPT, [key], rid, attempt_text(attempt), _ATTEMPTS_MS)
+
+    async def forget_attempt(self, source: str, rid: str) -> None:
+        """Forget one of them."""
+        await self._server.call("HDEL", self._key("attempts", source), rid)
+
+    async def stash(self, name: str, body: str, ttl: float) -> None:
+        """Keep a text for `ttl` seconds."""
+        await self._server.call("SET", self._key("stash", name), body, "PX", _millis(ttl))
+
+    async def unstash(self, name: str) -> str | None:
+        """Return a kept text; None when it is gone."""
+        body: str | None = await self._server.call("GET", self._key("stash", name))
+        return body
+
+    async def drop(self, name: str) -> None:
+        """Forget a kept text."""
+        await self._server.call("DEL", self._key("stash", name))
+
+    async def enqueue(self, source: str, rids: Iterable[str], ttl: float) -> list[str]:
+        """Mark recordings as on their way for at most `ttl` seconds; return those that were not already."""
+        asked = list(rids)
+        if not asked:
+            return []
+        fresh: list[str] = await self._server.run(lua.ENQUEUE, [self._key("queued", source)], _millis(ttl), *asked)
+        return fresh
+
+    async def dequeue(self, source: str, rids: Iterable[str]) -> None:
+        """Take the marks back."""
+        asked = list(rids)
+        if asked:
+            await self._server.call("ZREM", self._key("queued", source), *asked)
+
+    async def enqueued(self, source: str) -> int:
+        """Return how many recordings of the source are on their way."""
+        return int(await self._server.run(lua.ENQUEUED, [self._key("queued", source)]))
+
+    async def note(self, name: str, fields: dict[str, str]) -> None:
+        """Replace a small record for people."""
+        pairs = [text for field in fields.items() for text in field]
+        await self._server.run(lua.NOTE, [self._key("note", name)], *pairs)
+
+    async def noted(self, name: str) -> dict[str, str]:
+        """Return such a record; empty when there is none."""
+        return dict(await self._server.call("HGETALL", self._key("note", name)))
+
+    async def ping(self) -> None:
+        """Raise StateUnavailable when the server cannot be reached."""
+        await self._server.call("PING")
+
+    async def check_server(self) -> list[str]:
+        """Return warnings about the server, as sentences. StateRefused when it is no place for state and queues."""
+        try:
+            told = await self._server.call("INFO")
+        except StateRefused as error:
+            if not isinstance(error.__cause__, NoPermissionError):
+                raise
+            return [f"{error}; whether it throws keys away or is a cluster could not be checked"]
+        problems = []
+        policy = told.get("maxmemory_policy")  # some hosted servers do not tell
+        if policy not in (None, "noeviction"):
+            problems.append(
+                f"may throw queues and state away when memory runs short (maxmemory-policy is {policy}): "
+                "set `maxmemory-policy noeviction` in its configuration"
+            )
+        if told.get("cluster_enabled"):
+            problems.append("is a cluster, which is not supported: use a single server, or Sentinel")
+        if told.get("role") == "slave":
+            problems.append("is a replica and cannot be written: give the primary's address")
+        if problems:
+            raise StateRefused("; ".join(f"the state server {self._server.address} {problem}" for problem in problems))
+        return [] if policy else [f"the state server {self._server.address} does not tell its maxmemory-policy"]
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        await self._server.aclose()
+
+
+def _millis(seconds: float) -> int:
+    return max(1, round(seconds * 1000))  # Redis refuses an expiry of 0

@@ -1,0 +1,120 @@
+"""Which broker a process talks to, and how the two libraries that do are told: Celery's URL, TLS and transport
+options, and the URL of the shared state. The broker that `callvault up` brings along is `tasks.embedded`.
+"""
+
+import ssl
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import SecretStr
+
+from config.settings import Broker, Settings
+from tasks import embedded
+
+VISIBILITY_TIMEOUT = 3600
+"""Seconds after which Redis hands a message that nobody acknowledged to another worker."""
+
+_REDIS = ("redis", "rediss", "redis+socket")
+_RABBITMQ = ("amqp", "amqps")
+
+
+class BrokerError(Exception):
+    """There is no broker that can be used; the message says what to do and holds no password."""
+
+
+def with_broker(settings: Settings) -> Settings:
+    """Return the settings with a broker in any case: the configured one, or that of the `callvault up` under way.
+
+    BrokerError when there is neither, or the configured one cannot serve.
+    """
+    if settings.broker is None:
+        url = embedded.address(settings.runtime.state_dir)
+        if url is None:
+            raise BrokerError(
+                f"no [broker] is configured and no `callvault up` runs one in {settings.runtime.state_dir}: "
+                "start `callvault up`, or give a [broker] url"
+            )
+        return settings.model_copy(update={"broker": Broker(url=SecretStr(url))})
+    check(settings.broker)
+    return settings
+
+
+def check(broker: Broker) -> None:
+    """Raise BrokerError where the broker's URL cannot work, before anything connects to it."""
+    url = broker.url.get_secret_value()
+    scheme = _scheme(url)
+    if "cluster" in scheme:
+        raise BrokerError(
+            f"[broker] url begins with {scheme}://, but Celery's queues need one Redis server: a cluster splits them. "
+            "Give a single server, or the single-shard endpoint of a managed service"
+        )
+    if scheme not in _REDIS + _RABBITMQ:
+        found = f"begins with {scheme}://" if scheme else "has no scheme"
+        raise BrokerError(f"[broker] url {found}; expected redis://, rediss://, amqp:// or amqps://")
+    if scheme in _RABBITMQ and broker.state_url is None:
+        raise BrokerError(
+            f"[broker] url is {scheme}://, which holds messages only: add state_url = a redis:// or rediss:// URL, for "
+            "leases, permits and watermarks"
+        )
+    for told in filter(None, (broker.url, broker.state_url)):
+        query = parse_qs(urlsplit(told.get_secret_value()).query)
+        if any("required" not in value.lower() for value in query.get("ssl_cert_reqs", ())):
+            raise BrokerError(
+                "[broker] turns the check of the server's certificate off with ssl_cert_reqs: leave it out, and name "
+                "your own authority with ssl_ca_certs=/path/to/ca.pem"
+            )
+
+
+def broker_url(settings: Settings) -> str:
+    """Return the URL for Celery, password included. The settings are those of `with_broker`."""
+    return _broker(settings).url.get_secret_value()
+
+
+def state_url(settings: Settings) -> str:
+    """Return the URL for the shared state, password included. The settings are those of `with_broker`."""
+    broker = _broker(settings)
+    return (broker.state_url or broker.url).get_secret_value()
+
+
+def transport_options(url: str, namespace: str) -> dict[str, Any]:
+    """Return what kombu's transport is told; each kind of broker knows its own options only."""
+    if _scheme(url) in _RABBITMQ:
+        return {"confirm_publish": True}
+    return {
+        "visibility_timeout": VISIBILITY_TIMEOUT,
+        "global_keyprefix": f"callvault:{namespace}:",
+        "health_check_interval": 25,
+        "socket_keepalive": True,
+        "socket_timeout": 30,  # above the blocking pop's one second, or idle workers would flap
+        "socket_connect_timeout": 5,
+        "retry_on_timeout": True,
+        "client_name": "callvault",
+    }
+
+
+def queue_prefix(url: str, namespace: str) -> str:
+    """Return what the queues' names begin with: RabbitMQ has no prefix for keys, and two archives may share it."""
+    return f"callvault.{namespace}." if _scheme(url) in _RABBITMQ else ""
+
+
+def tls(url: str) -> dict[str, Any] | None:
+    """Return the TLS options for Celery, which would not check certificates by itself; None where there is no TLS."""
+    match _scheme(url):
+        case "rediss":
+            return {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+        case "amqps":
+            # without a server_hostname kombu would not send, nor py-amqp check, the name; None means "the URL's"
+            return {"context": {"check_hostname": True}, "server_hostname": None}
+        case _:
+            return None
+
+
+def _broker(settings: Settings) -> Broker:
+    if settings.broker is None:
+        raise BrokerError("these settings have no broker yet: pass them through with_broker first")
+    return settings.broker
+
+
+def _scheme(url: str) -> str:
+    scheme, found, _ = url.partition("://")
+    return scheme.lower() if found else ""  # what has no scheme may be a password

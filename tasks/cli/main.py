@@ -1,0 +1,22 @@
+"""The `callvault` command: its verbs, put together."""
+
+import typer
+
+from tasks.cli.backfill import backfill
+from tasks.cli.check import check
+from tasks.cli.demo import demo
+from tasks.cli.init import init
+from tasks.cli.run import run
+from tasks.cli.serve import beat, health, up, worker
+from tasks.cli.status import status
+
+app = typer.Typer(
+    name="callvault",
+    help="Copies finished call recordings out of phone systems into S3, with proof that what is kept is what was there.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for verb in (demo, init, check, run, up, worker, beat, backfill, health, status):
+    app.command()(verb)

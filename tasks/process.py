@@ -1,0 +1,104 @@
+"""What one process of Celery keeps from task to task: its settings, its event loop, its open connections.
+
+All of it is made at first use, so importing this does nothing and every pool process has its own. The loop
+itself is `tasks.loop`; what is opened on it is `worker.runtime`.
+"""
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from config.clock import SystemClock
+from config.events import Event
+from config.load import find_config, load
+from config.logs import get_logger
+from config.settings import Settings, Source
+from storage.errors import StoreError
+from storage.s3.store import S3Store
+from storage.state import StateUnavailable
+from storage.state_redis import RedisState
+from tasks.broker import state_url, with_broker
+from tasks.liveness import singing
+from tasks.loop import Loop, Unfinished
+from tasks.stopping import FLAG
+from worker.runtime import Services, make_services
+from worker.vendors import vendor_keys
+
+T = TypeVar("T")
+
+EXPECTED = (Unfinished, StateUnavailable, StoreError)
+"""Ways for a task to fail that are nobody's mistake: said in one line, without a traceback."""
+
+log = get_logger()
+_loop = Loop(FLAG)
+_settings: Settings | None = None
+_services: Services | None = None
+
+
+def settings() -> Settings:
+    """Return what this process was told, the broker's address included; the file is read once.
+
+    ConfigError when there is no configuration or it is wrong, BrokerError when there is no broker to use.
+    """
+    global _settings  # noqa: PLW0603 - one per process is the point
+    if _settings is None:
+        _settings = with_broker(load(find_config(None, os.environ), vendor_keys(), os.environ))
+    return _settings
+
+
+def configured(name: object) -> Source | None:
+    """Return the source of that name; None, and a line in the log, where there is none.
+
+    Messages are input: one may come from a worker with another configuration, or from anybody who can write
+    to the broker.
+    """
+    for source in settings().sources:
+        if source.name == name:
+            return source
+    dropped(name, "no such source is configured here")
+    return None
+
+
+def dropped(source: object, reason: str) -> None:
+    """Note that a message was not acted on."""
+    log.warning(Event.TASK_DROPPED, source=str(source)[:40], detail=reason)
+
+
+def perform(work: Callable[[Services], Awaitable[T]]) -> T:
+    """Run the work on this process's loop with its services, and return what it returns.
+
+    What it raises is raised, after a line in the log for the `EXPECTED`. Unfinished when it was cut short by its
+    deadline or because the worker is stopping.
+    """
+
+    async def with_services() -> T:
+        services = _open()
+        async with singing(services.state, services.clock):
+            return await work(services)
+
+    try:
+        return _loop.run(with_services)
+    except EXPECTED as error:
+        log.warning(Event.TASK_UNFINISHED, error=type(error).__name__, detail=str(error))
+        raise
+
+
+def close() -> None:
+    """Cancel what still runs, close connections and loop: this process is ending. May be called twice."""
+    _loop.close(_close_services)
+
+
+def _open() -> Services:
+    global _services  # noqa: PLW0603 - one per process is the point
+    if _services is None:
+        told, clock = settings(), SystemClock()
+        store = S3Store(told.archive, clock)
+        _services = make_services(told, clock, store, RedisState(state_url(told), told.archive.namespace, clock))
+    return _services
+
+
+async def _close_services() -> None:
+    global _services
+    services, _services = _services, None
+    if services is not None:
+        await services.aclose()

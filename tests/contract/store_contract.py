@@ -1,0 +1,286 @@
+"""What every archive store promises. A store passes by a subclass with a `store` fixture.
+
+The store's listings are cut into pages of three, so that a handful of objects makes several pages.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar
+
+import pytest
+
+from storage.errors import AlreadyExists, IntegrityError, ObjectMissing, StoreRefused, StoreUnavailable
+from storage.store import ArchiveStore, Capabilities, Upload, Written
+
+PAGE_SIZE = 3
+MIB5 = 5 * 1024 * 1024
+NEVER = datetime(2000, 1, 1, tzinfo=UTC)
+SOMEDAY = datetime(2100, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def digest(body: bytes) -> str:
+    """Return the SHA-256 in hex."""
+    return hashlib.sha256(body).hexdigest()
+
+
+async def put(store: ArchiveStore, key: str, body: bytes = b"RIFF", *, create_only: bool = True) -> Written:
+    """Write one object."""
+    return await store.put(key, body, sha256=digest(body), content_type="audio/wav", create_only=create_only)
+
+
+async def keys(store: ArchiveStore, prefix: str = "", start_after: str = "") -> list[str]:
+    """Return all keys that are listed."""
+    return [found.key async for found in store.objects(prefix, start_after=start_after)]
+
+
+async def left_over(store: ArchiveStore) -> int:
+    """Return how many uploads were neither completed nor aborted (and abort them)."""
+    return await store.abort_stale_uploads("", DAY, SOMEDAY)
+
+
+class StoreContract:
+    """Subclass, override `store`, and say what a probe must find."""
+
+    can: ClassVar[Capabilities]
+
+    @pytest.fixture
+    async def store(self) -> ArchiveStore:
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("size", [0, 1, 48_000, MIB5 - 1, MIB5, MIB5 + 1])
+    async def test_what_was_put_is_read_back(self, store: ArchiveStore, size: int) -> None:
+        """Bytes, size and hash come back as they were written, empty and large objects included."""
+        body = b"RIFF"[:size] + b"x" * max(0, size - 4)
+        written = await put(store, "v1/a.wav", body)
+        assert (written.key, written.bytes) == ("v1/a.wav", size)
+        assert await store.get("v1/a.wav", max_bytes=size) == body
+        assert await store.sha256("v1/a.wav") == digest(body)
+        info = await store.head("v1/a.wav")
+        assert info is not None
+        assert (info.bytes, info.version_id) == (size, written.version_id)
+
+    async def test_metadata_and_time_come_back(self, store: ArchiveStore) -> None:
+        """Head gives the metadata as written, and an aware time."""
+        await store.put("a", b"x", sha256=digest(b"x"), content_type="audio/wav", metadata={"sha256": digest(b"x")})
+        info = await store.head("a")
+        assert info is not None
+        assert dict(info.metadata) == {"sha256": digest(b"x")}
+        assert info.modified.utcoffset() == timedelta(0)
+
+    @pytest.mark.parametrize("metadata", [{"note": "Grüezi"}, {"note": "a\r\nb: c"}, {"Note": "x"}, {"note": ""}])
+    async def test_metadata_that_would_not_survive_are_refused(
+        self, store: ArchiveStore, metadata: dict[str, str]
+    ) -> None:
+        """Metadata that a header cannot carry are a mistake of the caller's, for one request and for uploads."""
+        with pytest.raises(ValueError, match=r"(?i)note"):
+            await store.put("a", b"x", sha256=digest(b"x"), content_type="audio/wav", metadata=metadata)
+        with pytest.raises(ValueError, match=r"(?i)note"):
+            await store.upload("a", content_type="audio/wav", metadata=metadata)
+
+    async def test_versions_are_reported_where_there_are_any(self, store: ArchiveStore) -> None:
+        """A version id is told exactly where the bucket keeps versions."""
+        written = await put(store, "a")
+        assert (written.version_id is not None) is self.can.versioned
+
+    async def test_create_only_keeps_what_is_there(self, store: ArchiveStore) -> None:
+        """A second create-only write is refused by name and changes nothing."""
+        await put(store, "a", b"first")
+        with pytest.raises(AlreadyExists) as refused:
+            await put(store, "a", b"other")
+        assert refused.value.key == "a"
+        assert await store.get("a", max_bytes=100) == b"first"
+        assert await store.count_versions("a") == 1
+
+    async def test_overwriting_is_possible_when_asked_for(self, store: ArchiveStore) -> None:
+        """Without create_only the newer bytes are current; a versioned bucket keeps both."""
+        await put(store, "a", b"first", create_only=False)
+        await put(store, "a", b"other", create_only=False)
+        assert await store.get("a", max_bytes=100) == b"other"
+        assert await store.count_versions("a") == (2 if self.can.versioned else 1)
+
+    async def test_of_many_writers_one_wins(self, store: ArchiveStore) -> None:
+        """32 create-only writes of one key at once: one is told that it wrote, the others that it is there."""
+        outcomes = await asyncio.gather(
+            *(put(store, "a", f"writer {n}".encode()) for n in range(32)), return_exceptions=True
+        )
+        won = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, Written)]
+        assert len(won) == 1
+        assert sum(isinstance(outcome, AlreadyExists) for outcome in outcomes) == 31
+        assert await store.get("a", max_bytes=100) == f"writer {won[0]}".encode()
+        assert await store.count_versions("a") == 1
+
+    async def test_what_is_missing_is_missing(self, store: ArchiveStore) -> None:
+        """Head says None, reading raises, no version is counted."""
+        assert await store.head("a") is None
+        with pytest.raises(ObjectMissing):
+            await store.get("a", max_bytes=1)
+        with pytest.raises(ObjectMissing):
+            await store.sha256("a")
+        assert await store.count_versions("a") == 0
+
+    async def test_no_more_is_read_than_allowed(self, store: ArchiveStore) -> None:
+        """An object larger than the caller can hold raises instead of filling memory."""
+        await put(store, "a", b"12345")
+        with pytest.raises(IntegrityError):
+            await store.get("a", max_bytes=4)
+
+    async def test_listing_is_in_byte_order_over_pages(self, store: ArchiveStore) -> None:
+        """All objects below the prefix and no others, ordered by bytes, sizes included, however many pages."""
+        names = ["b", "a~20b", "a", "B", "é", "a-1", "a.1", "~", "日"]
+        for number, name in enumerate(names):
+            await put(store, f"p/{name}", b"x" * number)
+        await put(store, "q/other")
+        found = [(o.key, o.bytes) async for o in store.objects("p/")]
+        expected = sorted(((f"p/{name}", number) for number, name in enumerate(names)), key=lambda row: row[0].encode())
+        assert found == expected
+        assert await keys(store, "p/", "p/a") == [key for key, _ in expected if key.encode() > b"p/a"]
+        assert await keys(store, "nothing/") == []
+
+    @pytest.mark.parametrize(
+        "key", ["v1/a~2Fb~.wav", "v 1/a+b&c=d%20?e#f", "v1/'\"<x>;:@,$!*()[]{}|\\^`", "v1//../a/./", "voice/é日🙂"]
+    )
+    async def test_odd_keys_stay_as_they_are(self, store: ArchiveStore, key: str) -> None:
+        """A key is written, read, listed and found again exactly, whatever it is made of."""
+        await put(store, key, key.encode())
+        assert await store.get(key, max_bytes=1000) == key.encode()
+        assert await keys(store) == [key]
+        assert await store.count_versions(key) == 1
+
+    async def test_folders_are_the_next_segments(self, store: ArchiveStore) -> None:
+        """The distinct next path segments, as full prefixes, in order, over pages and after a start."""
+        for day in range(1, 9):
+            for name in ("a", "b"):
+                await put(store, f"v1/source=hq/date=2026-03-0{day}/{name}.json")
+        await put(store, "v1/source=hq/no-folder.json")
+        days = [f"v1/source=hq/date=2026-03-0{day}/" for day in range(1, 9)]
+        assert await store.folders("v1/source=hq/") == days
+        assert await store.folders("v1/source=hq/", start_after=days[3]) == days[4:]
+        assert await store.folders("v1/") == ["v1/source=hq/"]
+        assert await store.folders("v2/") == []
+
+    async def test_versions_are_those_of_one_key(self, store: ArchiveStore) -> None:
+        """Keys that begin alike are not counted, more versions than a page are."""
+        for key in ("a", "aa", "a.json"):
+            await put(store, key)
+        for number in range(5):
+            await put(store, "a", f"{number}".encode(), create_only=False)
+        assert await store.count_versions("a") == (6 if self.can.versioned else 1)
+        assert await store.count_versions("aa") == 1
+
+    @pytest.mark.parametrize("sizes", [(), (0,), (10,), (MIB5, 0), (MIB5, MIB5 + 1, 7)])
+    async def test_parts_become_one_object(self, store: ArchiveStore, sizes: tuple[int, ...]) -> None:
+        """An upload is invisible until it is complete, then it is all of its parts in order."""
+        parts = [bytes([65 + n]) * size for n, size in enumerate(sizes)]
+        async with await store.upload("v1/a~.wav", content_type="audio/wav", metadata={"vendor": "x"}) as upload:
+            for part in parts:
+                await upload.part(part, digest(part))
+            assert await store.head("v1/a~.wav") is None
+            written = await upload.complete()
+        info = await store.head("v1/a~.wav")
+        assert info is not None
+        assert written == Written("v1/a~.wav", sum(sizes), info.version_id)
+        assert (written.version_id is not None) is self.can.versioned
+        assert dict(info.metadata) == {"vendor": "x"}
+        assert await store.sha256("v1/a~.wav") == digest(b"".join(parts))
+        assert await left_over(store) == 0
+
+    async def test_completing_is_create_only(self, store: ArchiveStore) -> None:
+        """An upload whose key was taken meanwhile is refused, and nothing of it stays."""
+        async with await store.upload("a", content_type="audio/wav") as upload:
+            await upload.part(b"large", digest(b"large"))
+            await put(store, "a", b"first")
+            with pytest.raises(AlreadyExists):
+                await upload.complete()
+        assert await store.get("a", max_bytes=100) == b"first"
+        assert await store.count_versions("a") == 1
+        assert await left_over(store) == 0
+
+    async def test_small_parts_are_refused(self, store: ArchiveStore) -> None:
+        """A part below 5 MiB that is not the last is refused in the end, and nothing becomes visible."""
+        async with await store.upload("a", content_type="audio/wav") as upload:
+            await upload.part(b"1", digest(b"1"))
+            await upload.part(b"2", digest(b"2"))
+            with pytest.raises(StoreRefused):
+                await upload.complete()
+        assert await store.head("a") is None
+        assert await left_over(store) == 0
+
+    @pytest.mark.parametrize("parts", [0, 1])
+    async def test_abort_leaves_nothing(self, store: ArchiveStore, parts: int) -> None:
+        """An aborted upload is gone, aborting twice is fine, and using it afterwards says that it is over."""
+        upload = await store.upload("a", content_type="audio/wav")
+        for _ in range(parts):
+            await upload.part(b"x", digest(b"x"))
+        await upload.abort()
+        await upload.abort()
+        assert await store.head("a") is None
+        assert await left_over(store) == 0
+        with pytest.raises(StoreUnavailable):
+            await upload.complete()
+        with pytest.raises(StoreUnavailable):
+            await upload.part(b"x", digest(b"x"))
+
+    async def test_abort_after_complete_does_nothing(self, store: ArchiveStore) -> None:
+        """What is complete stays."""
+        upload = await store.upload("a", content_type="audio/wav")
+        await upload.complete()
+        await upload.abort()
+        assert await store.get("a", max_bytes=1) == b""
+
+    @pytest.mark.parametrize("leave", ["exception", "return", "cancel"])
+    async def test_every_exit_without_complete_aborts(self, store: ArchiveStore, leave: str) -> None:
+        """An exception keeps its type, a forgotten complete and a cancellation leave nothing either."""
+        stages: dict[str, Callable[[Upload], Awaitable[None]]] = {
+            "exception": _fail,
+            "return": _return,
+            "cancel": _wait_for_ever,
+        }
+        begun = asyncio.Event()
+
+        async def work() -> None:
+            async with await store.upload("a", content_type="audio/wav") as upload:
+                await upload.part(b"x", digest(b"x"))
+                begun.set()
+                await stages[leave](upload)
+
+        task = asyncio.create_task(work())
+        await begun.wait()
+        if leave == "cancel":
+            task.cancel()
+        (outcome,) = await asyncio.gather(task, return_exceptions=True)
+        expected = {"exception": ZeroDivisionError, "return": type(None), "cancel": asyncio.CancelledError}
+        assert isinstance(outcome, expected[leave])
+        assert await store.head("a") is None
+        assert await left_over(store) == 0
+
+    async def test_stale_uploads_are_aborted_and_others_kept(self, store: ArchiveStore) -> None:
+        """Age and prefix decide; the count is told."""
+        ours = await store.upload("p/a", content_type="audio/wav")
+        await store.upload("q/b", content_type="audio/wav")
+        assert await store.abort_stale_uploads("p/", DAY, NEVER) == 0
+        assert await store.abort_stale_uploads("p/", DAY, SOMEDAY) == 1
+        assert await store.abort_stale_uploads("p/", DAY, SOMEDAY) == 0
+        assert await left_over(store) == 1
+        await ours.abort()
+
+    async def test_probe_tells_and_leaves_nothing(self, store: ArchiveStore) -> None:
+        """The probe finds what is known of this store, and no object or upload of it stays."""
+        await put(store, "v1/recordings/a")
+        assert await store.probe("v1/probe/") == self.can
+        assert await keys(store) == ["v1/recordings/a"]
+        assert await left_over(store) == 0
+
+
+async def _fail(upload: Upload) -> None:
+    raise ZeroDivisionError
+
+
+async def _return(upload: Upload) -> None:
+    return
+
+
+async def _wait_for_ever(upload: Upload) -> None:
+    await asyncio.Event().wait()

@@ -1,0 +1,156 @@
+"""Many recordings at once, and the source's patience."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import worker.batch
+from storage.errors import StoreUnavailable
+from storage.sidecar import GapReason
+from tests.support.bench import NOW, Bench, make_bench
+from worker.batch import archive_many, patiently
+from worker.errors import GiveUp, Retry, StopSource
+from worker.outcome import Fate, Report
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return make_bench(tmp_path)
+
+
+async def archive(bench: Bench, report: Report, **more: Any) -> Any:
+    return await archive_many(bench.services, bench.desk, bench.vendor.recordings, report, watermark=NOW, **more)
+
+
+async def test_all_are_archived_and_everybody_is_told(bench: Bench) -> None:
+    """Each outcome is counted and told; nothing is left unsettled."""
+    for number in range(20):
+        bench.vendor.add(number)
+    report, told, begun = Report(), [], []
+
+    async def starting(recording: Any) -> None:
+        begun.append(recording.id)
+
+    left = await archive(bench, report, listener=lambda r, o: told.append(o.fate), starting=starting)
+    assert (report.archived, left) == (20, None)
+    assert told == [Fate.ARCHIVED] * 20
+    assert len(begun) == 20
+    assert report.bytes == sum(map(len, bench.vendor.bodies.values()))
+
+
+async def test_what_turns_out_to_be_held_is_counted_as_held(bench: Bench) -> None:
+    """Another worker was faster: no error, no second copy."""
+    bench.vendor.add(1)
+    await archive(bench, Report())
+    report = Report()
+    await archive(bench, report)
+    assert (report.archived, report.held) == (0, 1)
+
+
+async def test_one_recordings_trouble_never_stops_the_others(bench: Bench) -> None:
+    """Nine are archived beside one that is forbidden and one that fails; the oldest unsettled is told."""
+    for number in range(11):
+        bench.vendor.add(number, minutes_ago=60 + number)
+    bench.vendor.script["rec-3"] = [GiveUp("403", GapReason.FORBIDDEN)]
+    bench.vendor.script["rec-7"] = [Retry("reset")] * 3
+    report = Report()
+    left = await archive(bench, report)
+    assert (report.archived, report.gaps, report.pending, report.to_retry) == (9, 1, 1, 1)
+    assert left == NOW - timedelta(minutes=67)
+    assert (await bench.gap(bench.vendor.recordings[3])).reason is GapReason.FORBIDDEN
+
+
+async def test_when_all_fail_alike_the_source_is_to_blame(bench: Bench) -> None:
+    """Five recordings forbidden and none archived: no gaps, the source is stopped and the sentence says why."""
+    for number in range(6):
+        bench.vendor.add(number)
+        bench.vendor.script[f"rec-{number}"] = [GiveUp("403 for all", GapReason.FORBIDDEN)]
+    report = Report()
+    with pytest.raises(StopSource, match=r"same way \(forbidden\): 403 for all"):
+        await archive(bench, report)
+    assert (report.gaps, report.pending) == (0, 6)
+    assert await bench.everything() == []
+
+
+async def test_what_was_established_for_each_is_not_blamed_on_the_source(bench: Bench) -> None:
+    """Recordings too large by their own length are gaps however many they are."""
+    for number in range(6):
+        bench.vendor.add(number)
+        bench.vendor.script[f"rec-{number}"] = [GiveUp("big", GapReason.TOO_LARGE)]
+    report = Report()
+    await archive(bench, report)
+    assert report.gaps == 6
+
+
+@pytest.mark.parametrize("error", [StopSource("wrong password"), StoreUnavailable("down")])
+async def test_what_concerns_all_ends_the_batch(bench: Bench, error: Exception) -> None:
+    """It is raised as it is; gaps established before are on record, others are cancelled cleanly."""
+    for number in range(20):
+        bench.vendor.add(number)
+    bench.vendor.script["rec-0"] = [GiveUp("403", GapReason.FORBIDDEN)]
+    bench.vendor.script["rec-5"] = [error]
+    report = Report()
+    with pytest.raises(type(error)):
+        await archive(bench, report)
+    assert report.archived < 19
+    assert report.gaps == 1
+
+
+async def test_no_more_at_once_than_allowed(tmp_path: Path) -> None:
+    """The transfers of a process are bounded, whatever the number of recordings."""
+    bench = make_bench(tmp_path, transfers=2)
+    most = now = 0
+
+    async def opening() -> None:
+        nonlocal most, now
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0)
+        now -= 1
+
+    for number in range(12):
+        bench.vendor.add(number)
+        bench.vendor.script[f"rec-{number}"] = [opening]
+    await archive(bench, Report())
+    assert most == 2
+
+
+async def test_a_source_without_progress_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute of silence ends the pass, and cancels what hung; signs of life are given meanwhile."""
+    monkeypatch.setattr(worker.batch, "_LOOK_EVERY", 0.001)
+    signs, cancelled = [], []
+
+    async def hang() -> None:
+        slot = await bench.desk.gate.enter()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+        finally:
+            await slot.release()
+
+    async def sign() -> None:
+        signs.append(True)
+        bench.clock.advance(40)
+
+    with pytest.raises(StopSource, match="no progress for 60 s"):
+        await patiently(bench.desk.gate, "hq", hang(), sign)
+    assert (len(signs), cancelled) == (2, [True])
+
+
+async def test_work_that_ends_is_awaited_and_its_error_raised(bench: Bench) -> None:
+    """Patience changes nothing about work that gets on."""
+
+    async def fine() -> None:
+        await asyncio.sleep(0)
+
+    async def wrong() -> None:
+        raise Retry("x")
+
+    await patiently(bench.desk.gate, "hq", fine())
+    with pytest.raises(Retry):
+        await patiently(bench.desk.gate, "hq", wrong())

@@ -1,0 +1,378 @@
+"""The gate in front of a source: its cap, its pace, its pauses, its permits' upkeep, and when it counts as silent."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from datetime import datetime, timedelta
+
+import pytest
+import pytest_asyncio
+
+from config.settings import Source, VendorOptions
+from storage.state import Pause, StateUnavailable
+from tests.support.clock import FakeClock
+from tests.support.permits import MemoryPermits
+from worker import limits
+from worker.errors import WaitUntil
+from worker.limits import Gate, Slot
+
+
+class WatchedPermits(MemoryPermits):
+    """Counts renewals, and can be made to fail or to hold back an answer."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.down = False
+        self.renewed: list[tuple[str, ...]] = []
+        self.renewed_thrice = asyncio.Event()
+        self.may_release = asyncio.Event()
+        self.may_release.set()
+
+    def _reach(self) -> None:
+        if self.down:
+            raise StateUnavailable("the state server does not answer")
+
+    async def acquire(self, source: str, limit: int) -> str | None:
+        self._reach()
+        return await super().acquire(source, limit)
+
+    async def renew(self, source: str, tokens: Iterable[str]) -> None:
+        self.renewed.append(tuple(tokens))
+        if len(self.renewed) == 3:
+            self.renewed_thrice.set()
+        self._reach()
+
+    async def release(self, source: str, token: str) -> None:
+        await self.may_release.wait()
+        self._reach()
+        await super().release(source, token)
+
+
+def source(*, connections: int = 2, rate: float | None = None) -> Source:
+    """Return a source with this cap and pace."""
+    return Source(
+        name="hq",
+        vendor="any",
+        url="http://127.0.0.1:9",
+        max_connections=connections,
+        requests_per_second=rate,
+        options=VendorOptions(),
+    )
+
+
+@pytest_asyncio.fixture
+async def permits(clock: FakeClock) -> AsyncIterator[WatchedPermits]:
+    """Return permits that nobody holds; at the end none may be left over."""
+    made = WatchedPermits(clock)
+    yield made
+    assert made.down or made.in_use("hq") == 0
+
+
+@pytest.fixture
+def gate(permits: WatchedPermits, clock: FakeClock) -> Gate:
+    """Return a gate of two connections without a pace."""
+    return Gate(source(), permits, clock)
+
+
+async def turns(count: int = 20) -> None:
+    """Let everything that can run do so."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+# The cap
+
+
+async def test_no_more_slots_than_connections(gate: Gate, permits: WatchedPermits) -> None:
+    """A third request waits until one of two slots is given back; releasing twice gives back once."""
+    first, second = await gate.enter(), await gate.enter()
+    third = asyncio.create_task(gate.enter())
+    await turns()
+    assert not third.done()
+    await first.release()
+    await first.release()
+    slot = await third
+    assert permits.in_use("hq") == 2
+    fourth = asyncio.create_task(gate.enter())
+    await turns()
+    assert not fourth.done()
+    await second.release()
+    await slot.release()
+    await (await fourth).release()
+
+
+async def test_the_cap_counts_all_processes(permits: WatchedPermits, clock: FakeClock) -> None:
+    """Fifty requests through the gates of two processes never are more than the cap, and all are served."""
+    gates = [Gate(source(connections=3), permits, clock) for _ in range(2)]
+    served = 0
+
+    async def one(gate: Gate) -> None:
+        nonlocal served
+        slot = await gate.enter()
+        await turns(2)
+        served += 1
+        await slot.release()
+
+    await asyncio.gather(*(one(gate) for gate in gates for _ in range(25)))
+    assert (served, permits.most) == (50, 3)
+
+
+async def test_who_waits_here_does_not_ask_in_vain(gate: Gate, permits: WatchedPermits, clock: FakeClock) -> None:
+    """A slot's place in this process is free only once its permit is: the next one gets it without asking twice."""
+    first, second = await gate.enter(), await gate.enter()
+    permits.may_release.clear()
+    waiting = asyncio.create_task(gate.enter())
+    leaving = asyncio.create_task(first.release())
+    await turns()
+    assert not waiting.done()
+    permits.may_release.set()
+    await leaving
+    await (await waiting).release()
+    await second.release()
+    assert clock.slept == []
+
+
+async def test_a_cancelled_caller_gives_back_all_the_same(gate: Gate, permits: WatchedPermits) -> None:
+    """Cancelled while it gives its slot back, the caller stops at once and the permit is given back behind it."""
+    slot = await gate.enter()
+    permits.may_release.clear()
+    leaving = asyncio.create_task(slot.release())
+    await turns()
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert permits.in_use("hq") == 1
+    permits.may_release.set()
+    await turns()
+    assert permits.in_use("hq") == 0
+    for again in [await gate.enter(), await gate.enter()]:
+        await again.release()
+
+
+async def test_a_caller_that_cannot_enter_takes_no_place(permits: WatchedPermits, clock: FakeClock) -> None:
+    """A failure or a cancellation on the way in leaves the place to the next."""
+    gate = Gate(source(connections=1), permits, clock)
+    permits.down = True
+    for _ in range(3):
+        with pytest.raises(StateUnavailable):
+            await gate.enter()
+    permits.down = False
+    slot = await gate.enter()
+    waiting = asyncio.create_task(gate.enter())
+    await turns()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await slot.release()
+    await (await gate.enter()).release()
+
+
+async def test_a_permit_that_cannot_be_given_back_harms_nobody(
+    gate: Gate, permits: WatchedPermits, clock: FakeClock
+) -> None:
+    """With the state gone a finished request is still finished; its permit lapses and the place is free again."""
+    slots = [await gate.enter(), await gate.enter()]
+    permits.down = True
+    for slot in slots:
+        await slot.release()
+    permits.down = False
+    clock.advance(60)
+    for slot in [await gate.enter(), await gate.enter()]:
+        await slot.release()
+
+
+# Renewal
+
+
+async def test_permits_are_renewed_while_they_are_held(
+    gate: Gate, permits: WatchedPermits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The permits of open requests are renewed again and again, also after the state was gone for a while."""
+    monkeypatch.setattr(limits, "_RENEW_EVERY", 0)
+    slots = [await gate.enter(), await gate.enter()]
+    permits.down = True
+    await asyncio.wait_for(permits.renewed_thrice.wait(), 20)
+    permits.down = False
+    assert all(sorted(tokens) == ["1", "2"] for tokens in permits.renewed)
+    for slot in slots:
+        await slot.release()
+    await turns(3)  # the last one under way ends
+    count = len(permits.renewed)
+    await turns()
+    assert len(permits.renewed) == count
+
+
+async def test_renewal_begins_anew_with_the_next_request(
+    gate: Gate, permits: WatchedPermits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After all slots were given back, the next one is renewed too."""
+    await (await gate.enter()).release()
+    monkeypatch.setattr(limits, "_RENEW_EVERY", 0)
+    slot = await gate.enter()
+    await asyncio.wait_for(permits.renewed_thrice.wait(), 20)
+    await slot.release()
+    assert set(permits.renewed) == {("2",)}
+
+
+def test_two_renewals_may_be_lost() -> None:
+    """Permits lapse after 60 seconds, and are renewed often enough for two failures in a row."""
+    assert limits._RENEW_EVERY * 3 <= 60
+
+
+# Pace
+
+
+async def test_requests_keep_the_pace(permits: WatchedPermits, clock: FakeClock) -> None:
+    """At two a second, the first request leaves at once and the others half a second after each other."""
+    gate = Gate(source(rate=2), permits, clock)
+    for _ in range(3):
+        await gate.keep_pace()
+    assert clock.slept == [0.5, 0.5]
+
+
+async def test_the_configured_pace_beats_the_vendors(permits: WatchedPermits, clock: FakeClock) -> None:
+    """A vendor's own limit holds where the configuration says nothing, and only there."""
+    vendors, configured = Gate(source(), permits, clock, 4), Gate(source(rate=10), permits, clock, 4)
+    await vendors.keep_pace()
+    await vendors.keep_pace()
+    assert clock.slept == [0.25]
+    clock.advance(60)
+    await configured.keep_pace()
+    await configured.keep_pace()
+    assert clock.slept[1:] == [pytest.approx(0.1)]
+
+
+async def test_without_a_pace_nothing_waits(gate: Gate, clock: FakeClock) -> None:
+    """A source with no limit is asked as fast as its slots allow."""
+    for _ in range(100):
+        await gate.keep_pace()
+    assert clock.slept == []
+
+
+# Pauses
+
+
+async def test_a_short_pause_is_sat_out(gate: Gate, clock: FakeClock) -> None:
+    """Within a pass's patience the caller waits exactly as long as the source asked, then enters."""
+    await gate.pause(30, "429")
+    await (await gate.enter()).release()
+    assert clock.slept == [30]
+
+
+async def test_a_long_pause_ends_the_pass(gate: Gate, permits: WatchedPermits) -> None:
+    """Beyond a pass's patience nobody waits: the caller is told the reason and for how long."""
+    await gate.pause(600, "locked out after five failures")
+    with pytest.raises(WaitUntil, match="locked out after five failures") as caught:
+        await gate.enter()
+    assert caught.value.seconds == 600
+    assert permits.in_use("hq") == 0
+
+
+async def test_a_pause_holds_for_all_processes(gate: Gate, permits: WatchedPermits, clock: FakeClock) -> None:
+    """What one process was told, the others keep to."""
+    await Gate(source(), permits, clock).pause(10, "429")
+    await gate.sit_out_pause()
+    assert clock.slept == [10]
+
+
+async def test_a_pause_asked_for_while_waiting_holds(permits: WatchedPermits, clock: FakeClock) -> None:
+    """Who waits for another process's permit when the source asks for a pause keeps to it."""
+    there, here = (Gate(source(connections=1), permits, clock) for _ in range(2))
+    slot = await there.enter()
+    waiting = asyncio.create_task(here.enter())
+    await turns(3)
+    await there.pause(600, "429")
+    await slot.release()
+    with pytest.raises(WaitUntil, match="429"):
+        await waiting
+
+
+async def test_a_pause_that_grows_while_it_is_sat_out_is_sat_out_too(
+    gate: Gate, permits: WatchedPermits, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After waiting, the caller looks again: the source may have asked for more meanwhile."""
+    await gate.pause(10, "429")
+    inner = clock.sleep
+
+    async def asked_again(seconds: float) -> None:
+        if not clock.slept:
+            await gate.pause(25, "429 again")
+        await inner(seconds)
+
+    monkeypatch.setattr(clock, "sleep", asked_again)
+    await gate.sit_out_pause()
+    assert clock.slept == [10, 15]
+
+
+async def test_a_pause_that_is_over_holds_nobody(clock: FakeClock) -> None:
+    """A pause told in the very moment of its end is not waited for."""
+
+    class Late(MemoryPermits):
+        async def paused(self, source: str) -> Pause | None:
+            return Pause(_ended(clock), "429")
+
+    await Gate(source(), Late(clock), clock).sit_out_pause()
+    assert clock.slept == []
+
+
+def _ended(clock: FakeClock) -> datetime:
+    return clock.now() - timedelta(milliseconds=1)
+
+
+# Silence
+
+
+async def held_for(slot: Slot, clock: FakeClock, seconds: float) -> None:
+    """Hold an open slot for so long, and give it back."""
+    clock.advance(seconds)
+    await slot.release()
+
+
+async def test_silence_is_counted_while_a_request_is_open(gate: Gate, clock: FakeClock) -> None:
+    """An open request without progress makes the source silent; each sign of life starts the count anew."""
+    slot = await gate.enter()
+    clock.advance(40)
+    assert gate.idle_seconds() == 40
+    gate.progress()
+    assert gate.idle_seconds() == 0
+    clock.advance(7)
+    assert gate.idle_seconds() == 7
+    await slot.release()
+    assert gate.idle_seconds() == 0
+
+
+async def test_time_without_requests_is_nobodys_silence(gate: Gate, clock: FakeClock) -> None:
+    """What passes between two requests, such as work on the archive, does not count, whatever was noted in it."""
+    clock.advance(500)
+    assert gate.idle_seconds() == 0
+    await held_for(await gate.enter(), clock, 5)
+    clock.advance(300)
+    gate.progress()
+    clock.advance(200)
+    slot = await gate.enter()
+    assert gate.idle_seconds() == 0
+    clock.advance(3)
+    assert gate.idle_seconds() == 3
+    await slot.release()
+
+
+async def test_requests_that_fail_one_after_the_other_add_up(gate: Gate, clock: FakeClock) -> None:
+    """A source whose every request times out becomes silent, though a new request is opened each time."""
+    for _ in range(2):
+        await held_for(await gate.enter(), clock, 30)
+        clock.advance(1)
+    slot = await gate.enter()
+    clock.advance(1)
+    assert gate.idle_seconds() == 61
+    await slot.release()
+
+
+async def test_our_own_waiting_is_not_the_sources_silence(permits: WatchedPermits, clock: FakeClock) -> None:
+    """Neither the pace nor a pause sat out within a slot makes the source look silent."""
+    gate = Gate(source(rate=0.05), permits, clock)
+    slot = await gate.enter()
+    for _ in range(4):
+        await gate.keep_pace()
+    assert gate.idle_seconds() == 0
+    await gate.pause(50, "429")
+    await gate.sit_out_pause()
+    assert gate.idle_seconds() == 0
+    await slot.release()

@@ -1,0 +1,361 @@
+"""Polls, chains of batches, backfills: the scheduled pass, with messages kept in a list instead of a queue."""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import worker.chain
+import worker.handover
+import worker.polling
+from storage.errors import StoreUnavailable
+from storage.sidecar import GapReason
+from storage.state import Attempt
+from tests.support.bench import NOW, Bench, FakeStream, make_bench
+from worker.chain import Chain
+from worker.errors import GiveUp, Retry, StopSource
+from worker.handover import archive_batch
+from worker.model import Window
+from worker.outcome import Report
+from worker.polling import Polled, backfill, backfill_note, poll
+
+
+@dataclass
+class Queue:
+    """What was sent, and a worker that carries it out."""
+
+    bench: Bench
+    batches: deque[str] = field(default_factory=deque)
+    again: list[dict[str, str]] = field(default_factory=list)
+    backfills: list[tuple[str, str]] = field(default_factory=list)
+    reports: list[Report | None] = field(default_factory=list)
+
+    def send(self, source: str, batch: str) -> None:
+        assert source == "hq"
+        self.batches.append(batch)
+
+    async def poll(self) -> Polled:
+        return await poll(
+            self.bench.services, self.bench.source, self.send, lambda _, a, b: self.backfills.append((a, b))
+        )
+
+    async def archive(self, batch: str) -> Report | None:
+        report = await archive_batch(
+            self.bench.services, self.bench.source, batch, self.send, lambda _, words: self.again.append(words)
+        )
+        self.reports.append(report)
+        return report
+
+    async def work_off(self) -> None:
+        while self.batches:
+            await self.archive(self.batches.popleft())
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return make_bench(tmp_path, processes=2)
+
+
+@pytest.fixture
+def queue(bench: Bench) -> Queue:
+    return Queue(bench)
+
+
+async def held(bench: Bench) -> int:
+    return sum(key.endswith(".json") and "/recordings/" in key for key in await bench.everything())
+
+
+async def test_a_poll_lays_down_batches_that_archive_everything(
+    bench: Bench, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two lanes are sent at first, each batch sends the next of its lane, and in the end all is held."""
+    monkeypatch.setattr(worker.chain, "BATCH", 4)
+    for number in range(18):
+        bench.vendor.add(number, minutes_ago=100 - number)
+    assert await queue.poll() is Polled.DONE
+    assert len(queue.batches) == 2
+    assert await queue.poll() is Polled.UNDER_WAY  # the chain lives
+    await queue.work_off()
+    assert await held(bench) == 18
+    assert len(queue.reports) == 5
+    assert queue.again == []
+    assert await queue.poll() is Polled.DONE
+    assert (queue.batches, bench.vendor.opened.count("rec-0")) == (deque(), 1)
+    assert (await bench.services.state.noted("poll:hq"))["watermark"] == bench.clock.now().isoformat()
+
+
+async def test_a_poll_that_leaves_some_asks_for_another(
+    bench: Bench, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backlog longer than one poll takes goes on when the chain is over, without waiting for the clock."""
+    monkeypatch.setattr(worker.polling, "LIMIT", 5)
+    monkeypatch.setattr(worker.chain, "BATCH", 2)
+    for number in range(8):
+        bench.vendor.add(number, minutes_ago=100 - number)
+    await queue.poll()
+    await queue.work_off()
+    assert queue.again == [{}]
+    await queue.poll()
+    await queue.work_off()
+    assert await held(bench) == 8
+    assert queue.again == [{}]
+
+
+async def test_only_one_poll_of_a_source_at_a_time(bench: Bench, queue: Queue) -> None:
+    """Another scheduler's poll of the same source ends at once."""
+    lease = await bench.services.state.lease("poll:hq", 15)
+    assert lease is not None
+    assert await queue.poll() is Polled.UNDER_WAY
+    await lease.release()
+    assert await queue.poll() is Polled.DONE
+
+
+async def test_trouble_with_a_source_is_noted(bench: Bench, queue: Queue) -> None:
+    """A poll of a source with a wrong password ends, says so to status, and gives its lease back."""
+    bench.vendor.listing = [StopSource("password refused")]
+    assert await queue.poll() is Polled.TROUBLE
+    assert "password refused" in (await bench.services.state.noted("poll:hq"))["error"]
+    assert await queue.poll() is Polled.DONE
+    assert (await bench.services.state.noted("poll:hq"))["error"] == ""
+
+
+async def test_trouble_with_the_bucket_is_noted(bench: Bench, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket that is down ends the poll, or the chain, without an exception."""
+
+    def down(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailable("bucket down")
+
+    bench.vendor.add(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.store, "objects", down)
+        patch.setattr(bench.store, "folders", down)
+        assert await queue.poll() is Polled.TROUBLE
+    assert (await bench.services.state.noted("poll:hq"))["error"] == "bucket down"
+    await queue.poll()
+    monkeypatch.setattr(bench.store, "put", down)
+    report = await queue.archive(queue.batches.popleft())
+    assert report is not None
+    assert report.errors == ["bucket down"]
+    assert not await Chain.alive(bench.services.state, "hq", "poll")
+
+
+async def test_trouble_with_the_source_ends_the_chain(
+    bench: Bench, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a wrong password in a batch nothing more is sent; the next poll is the retry."""
+    monkeypatch.setattr(worker.chain, "BATCH", 1)
+    for number in range(5):
+        bench.vendor.add(number, minutes_ago=100 - number)
+        bench.vendor.script[f"rec-{number}"] = [StopSource("refused")]
+    await queue.poll()
+    await queue.work_off()
+    assert len(queue.reports) == 2  # the two lanes
+    assert not await Chain.alive(bench.services.state, "hq", "poll")
+    await queue.poll()
+    assert len(queue.batches) == 2
+
+
+async def test_a_batch_run_twice_downloads_nothing_twice(bench: Bench, queue: Queue) -> None:
+    """A redelivered message finds its contents gone, or what was archived held."""
+    bench.vendor.add(1)
+    await queue.poll()
+    batch = queue.batches.popleft()
+    contents = await bench.services.state.unstash(f"batch:{batch}")
+    assert contents is not None
+    await queue.archive(batch)
+    assert await queue.archive(batch) is None
+    await bench.services.state.stash(f"batch:{batch}", contents, 60)
+    report = await queue.archive(batch)
+    assert report is not None
+    assert report.archived == 0
+    assert bench.vendor.opened == ["rec-1"]
+
+
+async def test_a_batch_of_an_older_chain_is_dropped(bench: Bench, queue: Queue) -> None:
+    """Once a newer chain is under way, what is left of the old one is its business."""
+    bench.vendor.add(1)
+    await queue.poll()
+    await Chain.new("hq", "poll", 2).live(bench.services.state)
+    old = queue.batches.popleft()
+    assert await queue.archive(old) is None
+    assert bench.vendor.opened == []
+    await Chain.of("hq", old, 2).end(bench.services.state)  # nor can the old one end the new
+    assert await Chain.alive(bench.services.state, "hq", "poll")
+
+
+async def test_a_batch_another_process_works_on_is_left_to_it(bench: Bench, queue: Queue) -> None:
+    """Where its lease does not lapse, the message is dropped after a while."""
+    bench.vendor.add(1)
+    await queue.poll()
+    batch = queue.batches.popleft()
+    lease = await bench.services.state.lease(f"batch:{batch}", 15)
+    assert lease is not None
+    assert await queue.archive(batch) is None
+    assert sum(bench.clock.slept) > worker.handover.BATCH_LEASE
+    await lease.release()
+    assert await queue.archive(batch) is not None
+
+
+async def test_when_its_time_is_up_a_batch_ends_in_good_order(
+    bench: Bench, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What did not fit is left for the next poll."""
+    monkeypatch.setattr(worker.handover, "BATCH_SECONDS", 0.05)
+    stream = FakeStream(b"")
+
+    async def hang() -> Any:
+        await asyncio.Event().wait()
+
+    bench.vendor.add(1)
+    bench.vendor.script["rec-1"] = [hang]
+    await queue.poll()
+    report = await queue.archive(queue.batches.popleft())
+    assert report is not None
+    assert report.archived == 0
+    await queue.poll()
+    await queue.work_off()
+    assert await held(bench) == 1
+    assert stream.closed == 0
+
+
+async def test_a_stopping_worker_lets_another_begin_at_once(bench: Bench, queue: Queue) -> None:
+    """Cancelled, a batch gives its lease back and ends its chain, so the next poll goes on."""
+    begun = asyncio.Event()
+
+    async def hang() -> Any:
+        begun.set()
+        await asyncio.Event().wait()
+
+    bench.vendor.add(1)
+    bench.vendor.script["rec-1"] = [hang]
+    await queue.poll()
+    task = asyncio.create_task(queue.archive(queue.batches.popleft()))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await queue.poll()
+    await queue.work_off()
+    assert await held(bench) == 1
+
+
+async def test_a_recording_that_kills_its_worker_is_tried_alone_and_given_up(
+    bench: Bench, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deaths are counted before they happen; others under way at the same time are archived; in the end a gap."""
+    for number in range(4):
+        bench.vendor.add(number, minutes_ago=100 - number)
+    deaths = 0
+
+    class Death(BaseException):
+        """Stands for SIGKILL: nothing of ours runs after it."""
+
+    async def dies() -> Any:
+        nonlocal deaths
+        deaths += 1
+        raise Death
+
+    bench.vendor.script["rec-2"] = [dies] * 99
+    with monkeypatch.context() as patch:
+
+        async def nothing(*_: Any) -> None:
+            return None
+
+        patch.setattr(worker.handover._InFlight, "clear", nothing)
+        for _ in range(9):
+            await bench.services.state.drop("chain:hq:poll")
+            await queue.poll()
+            if not queue.batches:
+                break
+            with pytest.raises(Death) if deaths < 3 else _nothing():
+                await queue.work_off()
+            queue.batches.clear()
+    assert deaths == 3
+    assert await held(bench) == 3
+    assert (await bench.gap(bench.vendor.recordings[2])).reason is GapReason.CRASHED
+
+
+class _nothing:  # noqa: N801 - stands where a context manager does
+    def __enter__(self) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
+
+
+async def test_a_recording_once_suspected_is_tried_alone_until_it_is_settled(bench: Bench, queue: Queue) -> None:
+    """A death that was counted earlier keeps it out of the crowd."""
+    recording = bench.vendor.add(1)
+    await bench.services.state.save_attempt("hq", "rec-1", Attempt(NOW, 0, NOW, "died", 1))
+    await queue.poll()
+    await queue.work_off()
+    assert (await bench.sidecar(recording)).recording_id == "rec-1"
+    assert await bench.services.state.attempts("hq") == {}
+
+
+async def test_a_backfill_goes_through_its_span_oldest_first_and_leaves_the_watermark_alone(
+    bench: Bench, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks again after each chain until everything of the span is settled, and notes how far it is."""
+    monkeypatch.setattr(worker.polling, "LIMIT", 3)
+    span = Window(NOW - timedelta(days=300), NOW - timedelta(days=200))
+    for number in range(7):
+        bench.vendor.add(number, minutes_ago=(250 - number) * 24 * 60)
+    note = backfill_note(bench.source)
+    marks = []
+    window = span
+    while True:
+        assert await backfill(bench.services, bench.source, window, queue.send) is Polled.DONE
+        told = await bench.services.state.noted(note)
+        marks.append(told["at"])
+        if told["done"]:
+            break
+        await queue.work_off()
+        words = queue.again.pop()
+        window = Window(type(NOW).fromisoformat(words["from"]), type(NOW).fromisoformat(words["to"]))
+    assert await held(bench) == 7
+    assert marks == sorted(marks)
+    assert (told["from"], told["at"], told["to"]) == (
+        span.start.isoformat(),
+        span.end.isoformat(),
+        span.end.isoformat(),
+    )
+    assert await bench.services.state.watermark("hq") is None
+    assert bench.vendor.opened == [f"rec-{n}" for n in range(7)]
+
+
+async def test_a_poll_takes_up_a_backfill_that_stands_still(bench: Bench, queue: Queue) -> None:
+    """One that was interrupted, or has retries due, is asked for again; one that is done is not."""
+    note = backfill_note(bench.source)
+    await bench.services.state.note(note, {"from": "a", "at": "b", "to": "c", "done": ""})
+    await queue.poll()
+    assert queue.backfills == [("b", "c")]
+    await bench.services.state.note(note, {"from": "a", "at": "c", "to": "c", "done": "yes"})
+    await queue.poll()
+    assert queue.backfills == [("b", "c")]
+
+
+async def test_pending_recordings_keep_a_backfill_open(bench: Bench, queue: Queue) -> None:
+    """It is done only when everything of its span is held or a gap."""
+    bench.vendor.add(1, minutes_ago=60)
+    bench.vendor.script["rec-1"] = [Retry("reset")] * 3
+    span = Window(NOW - timedelta(days=1), NOW)
+    await backfill(bench.services, bench.source, span, queue.send)
+    await queue.work_off()
+    bench.vendor.script["rec-1"] = [GiveUp("403", GapReason.FORBIDDEN)]
+    await backfill(bench.services, bench.source, span, queue.send)
+    assert not (await bench.services.state.noted(backfill_note(bench.source)))["done"]
+    await queue.work_off()
+    await backfill(bench.services, bench.source, span, queue.send)
+    assert (await bench.services.state.noted(backfill_note(bench.source)))["done"]
+
+
+async def test_rows_that_cannot_be_read_are_put_on_record(bench: Bench, queue: Queue) -> None:
+    """With an id they become gaps, without one they are errors of the poll."""
+    from worker.model import Unreadable
+
+    bench.vendor.unreadable = (Unreadable("x", "no start", {}), Unreadable(None, "no id", {}))
+    await queue.poll()
+    assert await bench.everything() == ["v1/gaps/source=hq/date=1970-01-01/x.json"]
+    assert "no id" in (await bench.services.state.noted("poll:hq"))["error"]

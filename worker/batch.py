@@ -1,0 +1,134 @@
+"""Many recordings of one source at once: concurrency, a deadline, and judging what went wrong as a whole.
+
+What concerns the source or the bucket ends the batch; what concerns one recording is that recording's
+outcome. When many in a row fail in the same way and none succeeds, it is the source that is at fault, not
+each recording: then nothing becomes a gap for it yet.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from datetime import datetime
+
+from config.events import Event
+from config.logs import get_logger
+from storage.keys import rid
+from storage.sidecar import GapReason
+from worker.errors import StopSource
+from worker.limits import PATIENCE, Gate
+from worker.model import Recording
+from worker.outcome import Fate, Outcome, Report
+from worker.pipeline import archive_one, put_off, settle_gap
+from worker.runtime import Desk, Services
+
+Listener = Callable[[Recording, Outcome], None]
+"""Told of each outcome, for progress bars."""
+
+_SUSPICIOUS = 5
+"""So many gaps of one reason, with nothing archived beside them, are blamed on the source."""
+_BLAMELESS = frozenset({
+    GapReason.TOO_LARGE, GapReason.HASH_MISMATCH, GapReason.CONFLICT, GapReason.CRASHED, GapReason.VENDOR_ERROR,
+    GapReason.GAVE_UP, GapReason.TRUNCATED,
+})  # fmt: skip
+"""Reasons that were established for each recording by itself, whatever happens to the others."""
+log = get_logger()
+
+_LOOK_EVERY = 1.0  # seconds between two looks of the watchdog
+_LOOKS_PER_SIGN = 5  # leases last 15 s: two renewals may be lost
+
+
+async def archive_many(
+    services: Services,
+    desk: Desk,
+    recordings: Iterable[Recording],
+    report: Report,
+    *,
+    watermark: datetime | None,
+    listener: Listener | None = None,
+    starting: Callable[[Recording], Awaitable[None]] | None = None,
+) -> datetime | None:
+    """Archive recordings, the oldest first, several at once; return the start of the oldest left unsettled.
+
+    Raises StopSource, WaitUntil and StoreError after the others were cancelled cleanly; the report has
+    what was settled until then.
+    """
+    waiting = iter(recordings)
+    unsettled: list[datetime] = []
+    gaps: list[tuple[Recording, Outcome]] = []
+
+    def settle(recording: Recording, outcome: Outcome) -> None:
+        report.count(outcome)
+        if outcome.fate is Fate.PENDING:
+            unsettled.append(recording.started_at)
+        if outcome.fate is Fate.ARCHIVED:
+            log.info(Event.RECORDING_ARCHIVED, source=desk.source.name, recording=recording.id, bytes=outcome.bytes)
+        if listener:
+            listener(recording, outcome)
+
+    async def work() -> None:
+        for recording in waiting:
+            async with services.transfers:
+                if starting:
+                    await starting(recording)
+                outcome = await archive_one(services, desk, recording, watermark)
+            if outcome.fate is Fate.GAP:
+                gaps.append((recording, outcome))
+            else:
+                if outcome.fate in (Fate.ARCHIVED, Fate.HELD):
+                    await services.state.add_held(desk.source.name, recording.started_at.date(), rid(recording.id))
+                settle(recording, outcome)
+
+    before = report.archived
+    try:
+        # twice the connections: while one half writes to the archive, the other half downloads
+        await _together(work, min(services.settings.runtime.transfers, 2 * desk.source.max_connections))
+    finally:
+        blamed = _blamed(gaps) if report.archived == before else frozenset()
+        for recording, outcome in gaps:
+            if outcome.reason in blamed:
+                settle(recording, await put_off(services, desk, recording, outcome))
+            else:
+                settle(recording, await settle_gap(services, desk, recording, outcome))
+    if blamed:
+        reasons = ", ".join(sorted(blamed))
+        raise StopSource(f"every recording failed in the same way ({reasons}): {gaps[-1][1].detail}")
+    return min(unsettled, default=None)
+
+
+def _blamed(gaps: list[tuple[Recording, Outcome]]) -> frozenset[GapReason]:
+    counts = Counter(outcome.reason for _, outcome in gaps if outcome.reason)
+    return frozenset(r for r, count in counts.items() if count >= _SUSPICIOUS and r not in _BLAMELESS)
+
+
+async def _together(work: Callable[[], Coroutine[None, None, None]], count: int) -> None:
+    """Run `count` workers; the first error cancels the others and is raised by itself, not in a group."""
+    tasks = [asyncio.create_task(work()) for _ in range(count)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def patiently(
+    gate: Gate, source: str, work: Awaitable[None], sign_of_life: Callable[[], Awaitable[object]] | None = None
+) -> None:
+    """Await the work, and end it with StopSource when the source makes no progress for a minute.
+
+    `sign_of_life` is awaited every few seconds meanwhile, to renew leases.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        looks = 0
+        while not task.done():
+            await asyncio.wait({task}, timeout=_LOOK_EVERY)
+            looks += 1
+            if sign_of_life and looks % _LOOKS_PER_SIGN == 0:
+                await sign_of_life()
+            if not task.done() and gate.idle_seconds() > PATIENCE:
+                raise StopSource(f"{source} made no progress for {PATIENCE:.0f} s; given up for this pass")
+        await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,160 @@
+"""One source, one window: which recordings are there, which of them are settled, and which are to be archived now.
+
+Only the oldest `limit` recordings to archive are kept, so a backlog of any length is caught up oldest first
+in bounded memory. Nothing is written here; `worker.pipeline` does that.
+"""
+
+import heapq
+from array import array
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from storage.keys import NO_DATE, rid, utc_date
+from storage.state import Attempt
+from worker.index import Index, fingerprint
+from worker.model import Readiness, Recording, Unreadable, Window
+from worker.outcome import Report
+from worker.paging import listed, spans
+from worker.runtime import Desk, Services
+
+FAR = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class Found:
+    """What a look at the source showed."""
+
+    to_archive: list[Recording] = field(default_factory=list)
+    """The oldest first."""
+    unreadable: list[Unreadable] = field(default_factory=list)
+    resume_at: datetime | None = None
+    """Where the next look begins, when there were more than `limit`; all that started before it was looked at."""
+    unsettled: datetime = FAR
+    """Start of the oldest recording that must wait; the far future where none must."""
+    watermark: datetime = FAR
+    """Every recording of the window that started before this is held or a gap."""
+
+
+class _Oldest:
+    """The `limit` oldest recordings of all that are offered."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._heap: list[tuple[float, int, Recording]] = []
+        self._offered = 0
+
+    def offer(self, recording: Recording) -> None:
+        self._offered += 1
+        entry = (-recording.started_at.timestamp(), -self._offered, recording)
+        if len(self._heap) < self._limit:
+            heapq.heappush(self._heap, entry)
+        else:
+            heapq.heappushpop(self._heap, entry)
+
+    @property
+    def full(self) -> bool:
+        return len(self._heap) == self._limit
+
+    def kept(self) -> tuple[list[Recording], datetime | None]:
+        """Return the kept ones, oldest first, and where to cut: all that started before the cut are among them.
+
+        None where nothing was dropped. Recordings at the cut itself are left for the next look, unless all
+        that were kept started in that same instant.
+        """
+        kept = [entry[2] for entry in sorted(self._heap, reverse=True)]
+        if self._offered <= self._limit:
+            return kept, None
+        cut = kept[-1].started_at
+        return [r for r in kept if r.started_at < cut] or kept, cut
+
+
+async def discover(services: Services, desk: Desk, window: Window, report: Report, limit: int) -> Found:
+    """Look at the window and sort what is there; counts go to `report`, work to the result.
+
+    Raises the errors of `worker.errors` where the source cannot be listed.
+    """
+    look = _Look(services, desk, await services.state.attempts(desk.source.name))
+    oldest = _Oldest(limit)
+    found = Found()
+    for span in spans(window, desk.vendor.info.max_window):
+        async for page in listed(desk.vendor, span):
+            found.unreadable += [row for row in page.unreadable if await look.wants_row(row)]
+            for recording in page.recordings:
+                if await look.wants(recording):
+                    oldest.offer(recording)
+        if oldest.full and span.end < window.end:
+            found.resume_at = span.end
+            break
+    found.to_archive, cut = oldest.kept()
+    found.resume_at = cut or found.resume_at
+    look.tell(report, cut)
+    found.unsettled = look.oldest_unsettled()
+    found.watermark = min([r.started_at for r in found.to_archive] + [found.unsettled, found.resume_at or window.end])
+    return found
+
+
+class _Look:
+    """The judgement on each listed recording: settled, not yet, or to be archived."""
+
+    def __init__(self, services: Services, desk: Desk, attempts: dict[str, Attempt]) -> None:
+        self._index = Index(services, desk.source)
+        self._source = desk.source
+        self._now = services.clock.now()
+        self._attempts = attempts
+        self._rows: set[str] = set()
+        # start times by judgement, eight bytes each: a cut made later tells which of them count in this look
+        self._starts = {name: array("d") for name in ("listed", "held", "pending", "to_retry", "gaps_on_record")}
+
+    async def wants(self, recording: Recording) -> bool:
+        """Take note of the recording, and tell whether it is to be archived now."""
+        self._note("listed", recording)
+        name, day = rid(recording.id), utc_date(recording.started_at)
+        if await self._index.held(name, day):
+            self._note("held", recording)
+            return False
+        gap = await self._index.gap(name, day)
+        if gap is not None and gap == fingerprint(recording.record):
+            self._note("gaps_on_record", recording)
+            return False
+        if self._must_wait(recording, self._attempts.get(name)):
+            self._note("pending", recording)
+            return False
+        return True
+
+    def tell(self, report: Report, cut: datetime | None) -> None:
+        """Add the counts of what started before the cut, or of everything, to the report."""
+        limit = cut.timestamp() if cut else float("inf")
+        for name, starts in self._starts.items():
+            setattr(report, name, getattr(report, name) + sum(1 for start in starts if start < limit))
+
+    def oldest_unsettled(self) -> datetime:
+        """Return the start of the oldest recording that must wait; the far future where none must."""
+        pending = self._starts["pending"]
+        return datetime.fromtimestamp(min(pending), UTC) if pending else FAR
+
+    def _note(self, name: str, recording: Recording) -> None:
+        self._starts[name].append(recording.started_at.timestamp())
+
+    async def wants_row(self, row: Unreadable) -> bool:
+        """Tell whether an unreadable row is news: it has no id, or is not on record as it is."""
+        if row.id is None:
+            return True
+        if row.id in self._rows:
+            return False
+        self._rows.add(row.id)
+        if await self._index.gap(rid(row.id), NO_DATE) == fingerprint(row.record):
+            self._starts["gaps_on_record"].append(0.0)
+            return False
+        return True
+
+    def _must_wait(self, recording: Recording, attempt: Attempt | None) -> bool:
+        if recording.readiness is Readiness.NEVER:
+            return False
+        if attempt is not None and attempt.not_before > self._now:
+            self._note("to_retry", recording)
+            return True
+        ended = recording.call.ended_at or recording.started_at
+        if recording.readiness is Readiness.NOT_YET:
+            # one that stays unfinished for longer than the source's patience is looked at, and becomes a gap
+            return ended + self._source.give_up_after > self._now
+        return ended + self._source.settle > self._now

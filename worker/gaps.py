@@ -1,0 +1,93 @@
+"""Putting a gap on record: a finished recording that could not be archived, and why.
+
+A gap record is the one object that may be written again: a later try that fails too brings `last_try_at`
+and `tries` up to date, and keeps `first_seen_at`.
+"""
+
+import hashlib
+from datetime import datetime
+
+from config.events import Event
+from config.logs import get_logger
+from storage.errors import AlreadyExists
+from storage.keys import rid, utc_date
+from storage.sidecar import CallFacts, GapReason, GapRecord, canonical
+from worker.index import LISTED, fingerprint
+from worker.model import Recording, Unreadable
+from worker.outcome import Fate, Outcome
+from worker.runtime import Desk, Services
+
+_MAX_RECORD = 16 * 1024 * 1024
+
+log = get_logger()
+
+
+async def write_gap(
+    services: Services,
+    desk: Desk,
+    recording: Recording,
+    reason: GapReason,
+    detail: str,
+    *,
+    tries: int = 1,
+    first_try_at: datetime | None = None,
+) -> Outcome:
+    """Write or update the gap record of a listed recording and forget that it was being retried."""
+    await _put(services, desk, recording.id, recording.call, reason, detail, recording.record, tries, first_try_at)
+    await services.state.forget_attempt(desk.source.name, rid(recording.id))
+    return Outcome(recording.id, Fate.GAP, reason=reason, detail=detail)
+
+
+async def write_unreadable(services: Services, desk: Desk, row: Unreadable) -> Outcome:
+    """Put a listed row that has an id but cannot be understood on record, under the date 1970-01-01."""
+    assert row.id is not None  # noqa: S101 - rows without an id cannot be named, the caller reports them
+    call = CallFacts(started_at=None)
+    await _put(services, desk, row.id, call, GapReason.VENDOR_ERROR, row.detail, row.record, 1, None)
+    return Outcome(row.id, Fate.GAP, reason=GapReason.VENDOR_ERROR, detail=row.detail)
+
+
+async def _put(
+    services: Services,
+    desk: Desk,
+    recording_id: str,
+    call: CallFacts,
+    reason: GapReason,
+    detail: str,
+    record: dict[str, object],
+    tries: int,
+    first_try_at: datetime | None,
+) -> None:
+    source, now = desk.source, services.clock.now()
+    key = services.keys.gap(source.name, utc_date(call.started_at), rid(recording_id))
+    gap = GapRecord(
+        source=source.name,
+        vendor=source.vendor,
+        recording_id=recording_id,
+        call=call,
+        reason=reason,
+        detail=detail,
+        first_seen_at=first_try_at or now,
+        last_try_at=now,
+        tries=tries,
+        vendor_record=record,
+    )
+    metadata = {LISTED: fingerprint(record)}
+    try:
+        await _write(services, key, gap, metadata, create_only=True)
+    except AlreadyExists:
+        before = GapRecord.model_validate_json(await services.store.get(key, max_bytes=_MAX_RECORD))
+        gap = gap.model_copy(update={"first_seen_at": before.first_seen_at, "tries": before.tries + tries})
+        await _write(services, key, gap, metadata, create_only=False)
+    log.warning(Event.RECORDING_GAP, source=source.name, recording=recording_id, reason=reason.value, detail=detail)
+
+
+async def _write(services: Services, key: str, gap: GapRecord, metadata: dict[str, str], *, create_only: bool) -> None:
+    body = canonical(gap)
+    await services.store.put(
+        key,
+        body,
+        sha256=hashlib.sha256(body).hexdigest(),
+        content_type="application/json",
+        metadata=metadata,
+        create_only=create_only,
+    )

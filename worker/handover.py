@@ -1,0 +1,165 @@
+"""The scheduled pass, second half: `archive_batch` archives what a poll laid down, and keeps the chain going.
+
+May run twice, and may be killed at any instruction: what it settled is in the bucket, and the rest is found
+by the next poll. A recording during whose transfer a worker died is tried alone from then on, so that it
+takes no others with it, and is given up after a few deaths.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+
+from config.events import Event
+from config.logs import get_logger
+from config.settings import Source
+from storage.errors import StoreError
+from storage.keys import rid, utc_date
+from storage.state import Attempt, Lease, State
+from worker.batch import archive_many, patiently
+from worker.chain import Batch, Chain
+from worker.errors import SourceError
+from worker.index import Index
+from worker.model import Recording
+from worker.outcome import Outcome, Report
+from worker.passes import note_trouble
+from worker.runtime import Desk, Services
+
+BATCH_SECONDS = 600.0
+"""A batch ends after this time; what it did not settle is left for the next poll."""
+BATCH_LEASE = 15.0
+"""Seconds after which the batch of a dead process may be taken over."""
+_TAKEOVER_LOOKS = 40  # half a second apart: longer than the lease, so a redelivered message outwaits the dead
+
+log = get_logger()
+
+
+async def archive_batch(
+    services: Services,
+    source: Source,
+    batch: str,
+    send: Callable[[str, str], None],
+    again: Callable[[str, dict[str, str]], None],
+) -> Report | None:
+    """Archive a batch; then `send(source name, next batch)`, or `again(source name, words)` when another look finds more.
+
+    None where there was nothing to do: contents gone, a newer chain under way, another process at it.
+    Trouble with source or bucket ends the chain and is logged; the next poll is the retry.
+    """
+    state, chain = services.state, Chain.of(source.name, batch, services.settings.lanes)
+    if not await chain.current(state):
+        return None
+    lease = await _take_over(services, batch)
+    if lease is None:
+        return None
+    try:
+        work = await chain.load(state, batch)
+        if work is None:
+            return None
+        report = Report()
+        if await _archived(services, source, chain, batch, work, report, lease):
+            over = await chain.finish(state, batch)
+            if work.following:
+                send(source.name, work.following)
+            elif over and work.again is not None:
+                again(source.name, work.again)
+        else:
+            await chain.end(state)
+        log.info(Event.BATCH_FINISHED, source=source.name, batch=batch, **report.public())
+        return report
+    except asyncio.CancelledError:  # the worker is stopping: let another begin at once
+        await asyncio.shield(chain.end(state))
+        raise
+    finally:
+        await asyncio.shield(lease.release())
+
+
+async def _take_over(services: Services, batch: str) -> Lease | None:
+    for _ in range(_TAKEOVER_LOOKS):
+        lease = await services.state.lease(f"batch:{batch}", BATCH_LEASE)
+        if lease is not None:
+            return lease
+        await services.clock.sleep(0.5)
+    return None
+
+
+async def _archived(
+    services: Services, source: Source, chain: Chain, batch: str, work: Batch, report: Report, lease: Lease
+) -> bool:
+    """Archive what is not held yet; False when the chain should not go on."""
+
+    async def sign_of_life() -> None:
+        await lease.renew()
+        await chain.live(services.state)
+
+    desk = services.desk(source)
+    watch = _InFlight(services.state, f"inflight:{source.name}:{chain.kind}:{chain.lane(batch)}")
+    try:
+        with contextlib.suppress(TimeoutError):  # its time is up: the next poll sees what is left
+            async with asyncio.timeout(BATCH_SECONDS):
+                await sign_of_life()
+                work_on = _work(services, desk, work, report, watch)
+                await patiently(desk.gate, source.name, work_on, sign_of_life)
+    except SourceError as error:
+        note_trouble(report, source, error)
+        return False
+    except StoreError as error:
+        report.errors.append(error.message)
+        log.error(Event.STORE_FAILED, source=source.name, detail=error.message)
+        return False
+    finally:
+        await asyncio.shield(watch.clear())
+    return True
+
+
+async def _work(services: Services, desk: Desk, work: Batch, report: Report, watch: "_InFlight") -> None:
+    index = Index(services, desk.source)
+    due = [r for r in work.recordings if not await index.held(rid(r.id), utc_date(r.started_at))]
+    died_with = await watch.of_the_dead()
+    suspects = [r for r in due if await _suspect(services, desk, r, died_with)]
+    names = {r.id for r in suspects}
+    rest = [r for r in due if r.id not in names]
+    await archive_many(
+        services, desk, rest, report, watermark=work.watermark, starting=watch.begins, listener=watch.ended
+    )
+    for suspect in suspects:
+        await watch.alone(suspect)
+        await archive_many(services, desk, [suspect], report, watermark=work.watermark)
+
+
+async def _suspect(services: Services, desk: Desk, recording: Recording, died_with: frozenset[str]) -> bool:
+    """Tell whether a worker died while this recording was under way, now or earlier, and count the death."""
+    name, state = rid(recording.id), services.state
+    known = await state.attempt(desk.source.name, name)
+    if name not in died_with:
+        return known is not None and known.crashes > 0
+    now = services.clock.now()
+    known = known or Attempt(now, 0, now, "the worker died while archiving it")
+    await state.save_attempt(desk.source.name, name, replace(known, crashes=known.crashes + 1))
+    return True
+
+
+class _InFlight:
+    """Which recordings a lane is working on, written down before each begins, so that a death can be blamed."""
+
+    def __init__(self, state: State, name: str) -> None:
+        self._state = state
+        self._name = name
+        self._rids: dict[str, str] = {}
+
+    async def of_the_dead(self) -> frozenset[str]:
+        return frozenset(await self._state.noted(self._name))
+
+    async def begins(self, recording: Recording) -> None:
+        self._rids[rid(recording.id)] = "1"
+        await self._state.note(self._name, self._rids)
+
+    def ended(self, recording: Recording, _: Outcome) -> None:
+        self._rids.pop(rid(recording.id), None)
+
+    async def alone(self, recording: Recording) -> None:
+        self._rids.clear()
+        await self.begins(recording)
+
+    async def clear(self) -> None:
+        await self._state.note(self._name, {})

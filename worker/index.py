@@ -1,0 +1,123 @@
+"""What of a source is settled: held or on record as a gap. Read from the bucket, remembered in the state.
+
+The bucket is asked day by day and only for days that are looked at, so the cost of a poll grows with what
+is listed, not with what is held. A recording counts as held when its sidecar exists on its own day or a day
+beside it: a vendor whose clock or zone was corrected may move the same recording over midnight.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from config.settings import Source
+from worker.runtime import Services
+
+_DAY = timedelta(days=1)
+_WATERMARK_DAYS = 40  # newest days looked at for a watermark before giving up
+_WATERMARK_LOOKS = 3  # newest sidecars looked at per day
+
+WATERMARK = "watermark"
+"""Name of the metadata entry with which each sidecar carries the watermark of the moment it was written."""
+LISTED = "listed"
+"""Name of the metadata entry of a gap record: fingerprint of the vendor's record as it was listed."""
+
+
+def fingerprint(record: Mapping[str, Any]) -> str:
+    """Return sixteen hex digits that change when a vendor's record does."""
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Index:
+    """The settled recordings of one source, for the length of one pass."""
+
+    def __init__(self, services: Services, source: Source) -> None:
+        self._services = services
+        self._source = source
+        self._held: dict[date, frozenset[str]] = {}
+        self._gaps: dict[date, dict[str, str]] = {}
+
+    async def held(self, rid: str, day: date) -> bool:
+        """Tell whether the recording is held."""
+        for near in (day, day - _DAY, day + _DAY):
+            if rid in await self._held_on(near):
+                return True
+        return False
+
+    async def gap(self, rid: str, day: date) -> str | None:
+        """Return the fingerprint of the record a gap was written for; None where there is no gap."""
+        return (await self._gaps_on(day)).get(rid)
+
+    async def gaps_on(self, day: date) -> int:
+        """Return how many gap records a day has."""
+        return len(await self._gaps_on(day))
+
+    async def _held_on(self, day: date) -> frozenset[str]:
+        if day not in self._held:
+            state, name = self._services.state, self._source.name
+            known = await state.held(name, day)
+            if known is None:
+                known = frozenset(await self._sidecars_on(day))
+                await state.remember_held(name, day, known)
+            self._held[day] = known
+        return self._held[day]
+
+    async def _sidecars_on(self, day: date) -> list[str]:
+        prefix = self._services.partition("recordings", self._source, day)
+        suffix = ".json"
+        return [
+            found.key[len(prefix) : -len(suffix)]
+            async for found in self._services.store.objects(prefix)
+            if found.key.endswith(suffix)
+        ]
+
+    async def _gaps_on(self, day: date) -> dict[str, str]:
+        if day not in self._gaps:
+            self._gaps[day] = await self._read_gaps(day)
+        return self._gaps[day]
+
+    async def _read_gaps(self, day: date) -> dict[str, str]:
+        """List the day's gap records; only those written since the last look cost a request each."""
+        services, prefix = self._services, self._services.partition("gaps", self._source, day)
+        note = f"gaps:{self._source.name}:{day}"
+        known = await services.state.noted(note)
+        fresh: dict[str, str] = {}
+        async for found in services.store.objects(prefix):
+            rid = found.key[len(prefix) :].removesuffix(".json")
+            mark = f"{found.modified.timestamp()}:{found.bytes}:"
+            if not known.get(rid, "").startswith(mark):
+                info = await services.store.head(found.key)
+                fresh[rid] = mark + (info.metadata.get(LISTED, "") if info else "")
+            else:
+                fresh[rid] = known[rid]
+        if fresh != known:
+            await services.state.note(note, fresh)
+        return {rid: value.rpartition(":")[2] for rid, value in fresh.items()}
+
+
+async def gaps_on_record(services: Services, source: Source) -> int:
+    """Return how many gap records the source has, over all days. Costs a listing of all of them."""
+    return sum([1 async for _ in services.store.objects(services.keys.days("gaps", source.name))])
+
+
+async def archived_watermark(services: Services, source: Source) -> datetime | None:
+    """Return the newest watermark that any of the latest sidecars carries; None where none does.
+
+    Each is a lower bound of the true one, which only moves forward, so looking at a few is safe: it costs at
+    most a listing that goes further back than needed.
+    """
+    folder = services.keys.days("recordings", source.name)
+    days = await services.store.folders(folder)
+    for day in reversed(days[-_WATERMARK_DAYS:]):
+        sidecars = [found async for found in services.store.objects(day) if found.key.endswith(".json")]
+        sidecars.sort(key=lambda found: found.modified)
+        marks = []
+        for found in sidecars[-_WATERMARK_LOOKS:]:
+            info = await services.store.head(found.key)
+            if info and (mark := info.metadata.get(WATERMARK)):
+                marks.append(datetime.fromisoformat(mark))
+        if marks:
+            return max(marks)
+    return None

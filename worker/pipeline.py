@@ -1,0 +1,128 @@
+"""One recording from listed to settled: held, on record as a gap, or pending with a time for the next try.
+
+The tries within a pass are here, and the table from errors to fates; one try is `worker.transfer`.
+"""
+
+import random
+from datetime import datetime, timedelta
+
+from config.events import Event
+from config.logs import get_logger
+from storage.errors import StoreError
+from storage.keys import rid
+from storage.sidecar import GapReason
+from storage.state import Attempt
+from worker.errors import GiveUp, MediaNotFound, NotYet, Retry, SourceError, StopSource, Truncated, WaitUntil
+from worker.gaps import write_gap
+from worker.model import Readiness, Recording
+from worker.outcome import Fate, Outcome
+from worker.runtime import Desk, Services
+from worker.transfer import Doubtful, NotAudio, Transfer
+
+MAX_CRASHES = 3
+"""A recording during whose transfer the worker died this often becomes a gap `crashed`."""
+
+_TRIES = 3
+_PAUSE = 1.0  # seconds before the second try within a pass, tripled for the third
+_SYNCHRONISED = timedelta(minutes=15)  # nodes of a cluster may show a recording before they can serve it
+_FIRST_BACKOFF = timedelta(minutes=2)
+_LONGEST_BACKOFF = timedelta(hours=1)
+
+log = get_logger()
+
+
+async def archive_one(services: Services, desk: Desk, recording: Recording, watermark: datetime | None) -> Outcome:
+    """Archive a recording, and say what became of it.
+
+    Raises what concerns more than this recording: StopSource and WaitUntil for the source, StoreError for
+    the bucket. Everything else is an outcome; the unforeseen is logged with its traceback and tried again.
+    """
+    known = await services.state.attempt(desk.source.name, rid(recording.id))
+    try:
+        outcome = await _archived(services, desk, recording, known, watermark)
+    except (StopSource, WaitUntil, StoreError):
+        raise
+    except NotYet as error:
+        return Outcome(recording.id, Fate.PENDING, detail=error.message)
+    except MediaNotFound as error:
+        ended = recording.call.ended_at or recording.started_at
+        if services.clock.now() < ended + _SYNCHRONISED:
+            return Outcome(recording.id, Fate.PENDING, detail=f"{error.message}; nodes may still synchronise")
+        return Outcome(recording.id, Fate.GAP, reason=GapReason.MEDIA_MISSING, detail=error.message)
+    except (GiveUp, NotAudio) as error:
+        return Outcome(recording.id, Fate.GAP, reason=error.reason, detail=error.message)
+    except SourceError as error:
+        reason = GapReason.TRUNCATED if isinstance(error, Truncated) else GapReason.GAVE_UP
+        return await _later(services, desk, recording, known, error.message, reason)
+    except Exception as error:
+        log.exception(Event.BUG, source=desk.source.name, recording=recording.id)
+        detail = f"unexpected {type(error).__name__}; see the log"
+        return await _later(services, desk, recording, known, detail, GapReason.GAVE_UP)
+    if known is not None:
+        await services.state.forget_attempt(desk.source.name, rid(recording.id))
+    return outcome
+
+
+async def settle_gap(services: Services, desk: Desk, recording: Recording, outcome: Outcome) -> Outcome:
+    """Put an outcome that is a gap on record. Apart from `archive_one`, so that a whole batch can be judged first."""
+    assert outcome.reason is not None  # noqa: S101 - gaps have one
+    known = await services.state.attempt(desk.source.name, rid(recording.id))
+    tries = known.tries + 1 if known else 1
+    return await write_gap(
+        services,
+        desk,
+        recording,
+        outcome.reason,
+        outcome.detail,
+        tries=tries,
+        first_try_at=known.first_try_at if known else None,
+    )
+
+
+async def put_off(services: Services, desk: Desk, recording: Recording, outcome: Outcome) -> Outcome:
+    """Keep a recording pending that looked like a gap, because the source is to blame; too old a failure stays one."""
+    assert outcome.reason is not None  # noqa: S101 - gaps have one
+    known = await services.state.attempt(desk.source.name, rid(recording.id))
+    later = await _later(services, desk, recording, known, outcome.detail, outcome.reason)
+    return await settle_gap(services, desk, recording, later) if later.fate is Fate.GAP else later
+
+
+async def _archived(
+    services: Services, desk: Desk, recording: Recording, known: Attempt | None, watermark: datetime | None
+) -> Outcome:
+    if recording.readiness is Readiness.NEVER:
+        raise GiveUp(f"the phone system says {recording.vendor_state!r}", GapReason.VENDOR_ERROR)
+    if recording.readiness is Readiness.NOT_YET:
+        raise Retry(f"still {recording.vendor_state!r} at the phone system")
+    if known is not None and known.crashes >= MAX_CRASHES:
+        raise GiveUp(f"the worker died {known.crashes} times while archiving it", GapReason.CRASHED)
+    described = await desk.vendor.describe(recording)
+    transfer = Transfer(services, desk, described, watermark)
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            return await transfer.attempt()
+        except Retry as error:
+            if attempt == _TRIES:
+                raise
+            if not isinstance(error, Doubtful):
+                await services.clock.sleep(_PAUSE * 3 ** (attempt - 1) * random.uniform(0.5, 1))  # noqa: S311 - jitter
+
+
+async def _later(
+    services: Services, desk: Desk, recording: Recording, known: Attempt | None, detail: str, reason: GapReason
+) -> Outcome:
+    """Remember the failure and when to try again; too old a failure is a gap."""
+    now = services.clock.now()
+    first = known.first_try_at if known else now
+    tries = known.tries + 1 if known else 1
+    since = max(first, recording.call.ended_at or recording.started_at)
+    if known is not None and now - since >= desk.source.give_up_after:
+        return Outcome(recording.id, Fate.GAP, reason=reason, detail=f"{detail} ({tries} tries since {first:%F %R}Z)")
+    backoff = timedelta(0) if tries == 1 else min(_FIRST_BACKOFF * 2 ** min(tries - 2, 10), _LONGEST_BACKOFF)
+    crashes = known.crashes if known else 0
+    attempt = Attempt(first, tries, now + backoff, detail, crashes)
+    await services.state.save_attempt(desk.source.name, rid(recording.id), attempt)
+    log.warning(Event.RECORDING_PENDING, source=desk.source.name, recording=recording.id, tries=tries, detail=detail)
+    return Outcome(recording.id, Fate.PENDING, detail=detail, failed=True)

@@ -1,0 +1,162 @@
+"""The scheduled pass, first half: `poll` finds what is due and cuts it into batches for other tasks.
+
+What is handed over lies in the disposable state under a name; messages carry names only. The batches of one
+poll form a chain: a few are under way at a time and each sends the next when it ends (`worker.handover`).
+A source with a living chain is not polled again before the chain ends, so a backlog never piles up in the
+queue; the last batch asks for the next poll.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+
+from config.events import Event
+from config.logs import get_logger
+from config.settings import Source
+from storage.errors import StoreError
+from storage.state import Lease
+from worker.batch import patiently
+from worker.chain import Chain
+from worker.discovery import Found, discover
+from worker.errors import SourceError
+from worker.model import Window
+from worker.outcome import Report
+from worker.passes import note_trouble, settle_rows
+from worker.runtime import Desk, Services
+from worker.span import current_watermark, window_of
+
+LIMIT = 1000
+"""Recordings handed over by one poll."""
+POLL_LEASE = 15.0
+"""Seconds after which a poll whose process died no longer keeps others from polling the source."""
+
+Send = Callable[[str, str], None]
+"""Sends an archive task: source name, batch name."""
+Backfill = Callable[[str, str, str], None]
+"""Sends a backfill task: source name, and the span's ends in ISO 8601."""
+
+log = get_logger()
+
+
+class Polled(StrEnum):
+    """How a poll ended."""
+
+    DONE = "done"
+    UNDER_WAY = "under way"  # another poll or an unfinished chain of this source
+    TROUBLE = "trouble"
+
+
+async def poll(services: Services, source: Source, send: Send, backfill: Backfill) -> Polled:
+    """List what is due and send the first batches of its chain: `send(source name, batch name)`.
+
+    Ends at once when the source is being polled or has a living chain. Trouble with the source or the
+    bucket is logged and noted for `status`, not raised: the next poll is the retry. A backfill that was
+    asked for and is neither done nor under way is taken up again: `backfill(source name, from, to)`.
+    """
+
+    async def work(desk: Desk, report: Report, lease: Lease) -> None:
+        watermark = await current_watermark(services, source)
+        window = window_of(source, watermark, services.clock.now())
+        found = await _look(services, desk, window, report)
+        await services.state.set_watermark(source.name, found.watermark, lease.fence)
+        report.watermark = found.watermark
+        again: dict[str, str] | None = {} if found.resume_at else None
+        await _hand_over(services, Chain.new(source.name, "poll", services.settings.lanes), found, send, again)
+
+    ended, report = await _alone(services, source, "poll", work)
+    if ended is not Polled.UNDER_WAY:
+        await _note(services, source, report)
+        asked = await services.state.noted(backfill_note(source))
+        if asked and not asked["done"] and not await Chain.alive(services.state, source.name, "backfill"):
+            backfill(source.name, asked["at"], asked["to"])
+    return ended
+
+
+async def backfill(services: Services, source: Source, window: Window, send: Send) -> Polled:
+    """List a past span and send the first batches of its chain, like `poll`, leaving the watermark alone.
+
+    Progress is noted under `backfill_note`: everything of the span that started before `at` is settled.
+    """
+
+    async def work(desk: Desk, report: Report, _: Lease) -> None:
+        found = await _look(services, desk, window, report)
+        note = backfill_note(source)
+        asked = await services.state.noted(note)
+        done = not found.to_archive and found.watermark == window.end
+        await services.state.note(
+            note,
+            {
+                "from": asked.get("from", window.start.isoformat()),
+                "at": found.watermark.isoformat(),
+                "to": window.end.isoformat(),
+                "done": "yes" if done else "",
+            },
+        )
+        again = {"from": found.watermark.isoformat(), "to": window.end.isoformat()}
+        await _hand_over(services, Chain.new(source.name, "backfill", services.settings.lanes), found, send, again)
+
+    ended, _ = await _alone(services, source, "backfill", work)
+    return ended
+
+
+def backfill_note(source: Source) -> str:
+    """Return the name under which the state keeps a source's backfill: from, at, to, done."""
+    return f"backfill:{source.name}"
+
+
+async def _alone(
+    services: Services, source: Source, kind: str, work: Callable[[Desk, Report, Lease], Awaitable[None]]
+) -> tuple[Polled, Report]:
+    """Do the work unless somebody is at it; turn trouble into the report."""
+    report = Report()
+    lease = await services.state.lease(f"{kind}:{source.name}", POLL_LEASE)
+    if lease is None:
+        log.info(Event.POLL_SKIPPED, source=source.name)
+        return Polled.UNDER_WAY, report
+    try:
+        if await Chain.alive(services.state, source.name, kind):
+            log.info(Event.POLL_SKIPPED, source=source.name)
+            return Polled.UNDER_WAY, report
+        log.info(Event.POLL_STARTED, source=source.name)
+        desk = services.desk(source)
+        await patiently(desk.gate, source.name, work(desk, report, lease), lease.renew)
+    except SourceError as error:
+        note_trouble(report, source, error)
+        return Polled.TROUBLE, report
+    except StoreError as error:
+        report.errors.append(error.message)
+        log.error(Event.STORE_FAILED, source=source.name, detail=error.message)
+        return Polled.TROUBLE, report
+    finally:
+        await asyncio.shield(lease.release())
+    return Polled.DONE, report
+
+
+async def _look(services: Services, desk: Desk, window: Window, report: Report) -> Found:
+    found = await discover(services, desk, window, report, LIMIT)
+    await settle_rows(services, desk, found.unreadable, report)
+    return found
+
+
+async def _hand_over(services: Services, chain: Chain, found: Found, send: Send, again: dict[str, str] | None) -> None:
+    watermark = found.watermark if chain.kind == "poll" else None
+    for batch in await chain.begin(services.state, found.to_archive, watermark, again):
+        send(chain.source, batch)
+
+
+async def _note(services: Services, source: Source, report: Report) -> None:
+    """Leave the figures for `status`."""
+    now = services.clock.now()
+    log.info(Event.POLL_FINISHED, source=source.name, **report.public())
+    await services.state.note(
+        f"poll:{source.name}",
+        {
+            "at": now.isoformat(),
+            "listed": str(report.listed),
+            "held": str(report.held),
+            "pending": str(report.pending),
+            "gaps_on_record": str(report.gaps_on_record),
+            "watermark": report.watermark.isoformat() if report.watermark else "",
+            "error": "; ".join(report.errors)[:500],
+        },
+    )

@@ -1,0 +1,26 @@
+"""Which span a pass looks at: from `lookback` behind the watermark to now, or exactly what was asked for."""
+
+from datetime import datetime
+
+from config.settings import Source
+from worker.index import archived_watermark
+from worker.model import Window
+from worker.runtime import Services
+
+
+async def current_watermark(services: Services, source: Source) -> datetime | None:
+    """Return the watermark from the state, else from the bucket; None for a source that never had one."""
+    return await services.state.watermark(source.name) or await archived_watermark(services, source)
+
+
+def window_of(source: Source, watermark: datetime | None, now: datetime) -> Window:
+    """Return the window a regular pass lists.
+
+    The first pass begins at `start_from` (by default `lookback` ago); later ones `lookback` behind the
+    watermark, but never before `start_from`.
+    """
+    first = source.start_from or now - source.lookback
+    if watermark is None:
+        return Window(min(first, now), now)
+    start = watermark - source.lookback
+    return Window(min(max(start, source.start_from) if source.start_from else start, now), now)
