@@ -3,6 +3,7 @@
 The `[[sources]]` are `config.sources`; what a single value may be is `config.values`, secrets are `config.secret`.
 """
 
+import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -80,9 +81,11 @@ def _state_dir(value: object) -> Path:
     told = v.text(value)
     if not told.isprintable():
         raise Wrong(f"{quoted(told)} is not a path")
+    path = Path(told).absolute()
     try:
-        path = Path(told).absolute()
-        taken = path.exists() and not path.is_dir()
+        taken = not stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        taken = False
     except OSError as error:
         raise Wrong(f"{quoted(told)} cannot be looked at ({(error.strerror or 'not a path').lower()})") from None
     if taken:

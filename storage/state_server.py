@@ -1,7 +1,7 @@
 """One Redis or Valkey server: how it is addressed, how commands reach it, and what its errors mean.
 
 What is asked of it is `storage.state_redis`. Takes the URLs that Celery takes: redis://, rediss://, unix://,
-redis+socket:// and, with `master_name`, sentinel://host:port;sentinel://host:port. No message from here holds a
+redis+socket:// and sentinel://host:port/db?master_name=NAME;sentinel://host:port. No message from here holds a
 user name, a password or a URL's query.
 """
 
@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -98,8 +98,6 @@ class Server:
     def _through_sentinel(
         self, url: str, master_name: str | None, sentinel_kwargs: dict[str, Any] | None, settings: dict[str, Any]
     ) -> Redis:
-        if not master_name:
-            raise StateRefused("a sentinel:// address needs the name of the primary: set master_name")
         try:
             pieces = [urlsplit(piece) for piece in url.split(";")]
             hosts = [(piece.hostname or "localhost", piece.port or _SENTINEL_PORT) for piece in pieces]
@@ -107,14 +105,19 @@ class Server:
         except ValueError:
             raise _not_an_address() from None  # its words may hold a part of the password
         first = pieces[0]
+        name = master_name or parse_qs(first.query).get("master_name", [""])[0]
+        if not name:
+            raise StateRefused(
+                "a sentinel:// address needs the name of the primary: write sentinel://host:port/0?master_name=NAME"
+            )
         login = {"username": first.username, "password": first.password}
-        told = {"db": db} | {name: unquote(value) for name, value in login.items() if value}
-        asking = {name: settings[name] for name in ("protocol", "retry", "socket_timeout", "socket_connect_timeout")}
+        told = {"db": db} | {key: unquote(value) for key, value in login.items() if value}
+        asking = {key: settings[key] for key in ("protocol", "retry", "socket_timeout", "socket_connect_timeout")}
         asking |= sentinel_kwargs or {}
         sentinel = Sentinel(hosts, sentinel_kwargs=asking)  # type: ignore[no-untyped-call] # redis-py leaves it untyped
         self._sentinels = sentinel.sentinels
-        self.address = f"{master_name} behind the Sentinels " + ", ".join(f"{host}:{port}" for host, port in hosts)
-        client: Redis = sentinel.master_for(master_name, **(settings | told))
+        self.address = f"{name} behind the Sentinels " + ", ".join(f"{host}:{port}" for host, port in hosts)
+        client: Redis = sentinel.master_for(name, **(settings | told))
         return client
 
     async def call(self, *command: str | int) -> Any:

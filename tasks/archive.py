@@ -13,9 +13,9 @@ _BATCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
 
 
 @app.task(name=ARCHIVE, throws=EXPECTED)
-def archive(source: str, batch: str) -> None:
+def archive(source: str, batch: object) -> None:
     """Archive the batch of that name; dropped when it is no name of a batch or the source is not configured."""
-    if not _BATCH.fullmatch(str(batch)):
+    if not (isinstance(batch, str) and _BATCH.fullmatch(batch)):
         dropped(source, "the batch has no name that a poll would give")
     elif found := configured(source):
         perform(partial(archive_batch, source=found, batch=batch, send=send_archive, again=send_again))

@@ -29,26 +29,28 @@ class Unfinished(Exception):
 
 
 class Loop:
-    """One event loop, made at its first use."""
+    """One event loop, made at its first use. `deadline` and `grace` are seconds."""
 
-    def __init__(self, stop: stopping.StopFlag) -> None:
+    def __init__(self, stop: stopping.StopFlag, *, deadline: float = DEADLINE, grace: float = GRACE) -> None:
         self._stop = stop
+        self._deadline = deadline
+        self._grace = grace
         self._runner: asyncio.Runner | None = None
 
-    def run(self, work: Work[T], *, deadline: float = DEADLINE, grace: float = GRACE) -> T:
+    def run(self, work: Work[T]) -> T:
         """Run the work to its end and return what it returns; what it raises is raised.
 
-        Unfinished when it had to be cancelled: after `deadline` seconds, or `grace` seconds after the worker
-        was told to stop.
+        Unfinished when it had to be cancelled: at its deadline, or when the grace was over after the worker was
+        told to stop.
         """
         if self._runner is None:
             self._runner = asyncio.Runner(loop_factory=_loop_factory())
         # the runner would go on using the log context of the task that made it
-        return self._runner.run(self._bounded(work, deadline, grace), context=contextvars.copy_context())
+        return self._runner.run(self._bounded(work), context=contextvars.copy_context())
 
-    async def _bounded(self, work: Work[T], deadline: float, grace: float) -> T:
+    async def _bounded(self, work: Work[T]) -> T:
         loop = asyncio.get_running_loop()
-        ends = loop.time() + deadline
+        ends = loop.time() + self._deadline
         limit = asyncio.timeout_at(ends)
         told = False
 
@@ -57,7 +59,7 @@ class Loop:
             self._stop.unwatch(loop)
             if not limit.expired():  # else it is being cancelled already
                 told = True
-                limit.reschedule(min(ends, loop.time() + grace))
+                limit.reschedule(min(ends, loop.time() + self._grace))
 
         try:
             async with limit:
@@ -66,7 +68,7 @@ class Loop:
         except TimeoutError:
             if not limit.expired():
                 raise
-            reason = "the worker is stopping" if told else f"it did not end within {deadline:.0f} s"
+            reason = "the worker is stopping" if told else f"it did not end within {self._deadline:.0f} s"
             raise Unfinished(f"cut short: {reason}; the next poll takes up what is left") from None
         finally:
             self._stop.unwatch(loop)

@@ -26,6 +26,8 @@ Listener = Callable[[Recording, Outcome], None]
 
 _SUSPICIOUS = 5
 """So many gaps of one reason, with nothing archived beside them, are blamed on the source."""
+_HOPELESS = 20
+"""So many failures, with nothing archived before them, end the pass: each costs three tries and some patience."""
 _BLAMELESS = frozenset({
     GapReason.TOO_LARGE, GapReason.HASH_MISMATCH, GapReason.CONFLICT, GapReason.CRASHED, GapReason.VENDOR_ERROR,
     GapReason.GAVE_UP, GapReason.TRUNCATED,
@@ -53,6 +55,7 @@ async def archive_many(
     what was settled until then.
     """
     waiting = iter(recordings)
+    before, failed_before = report.archived, report.to_retry
     unsettled: list[datetime] = []
     gaps: list[tuple[Recording, Outcome]] = []
 
@@ -77,8 +80,9 @@ async def archive_many(
                 if outcome.fate in (Fate.ARCHIVED, Fate.HELD):
                     await services.state.add_held(desk.source.name, recording.started_at.date(), rid(recording.id))
                 settle(recording, outcome)
+            if report.archived == before and report.to_retry - failed_before >= _HOPELESS:
+                raise StopSource(f"{_HOPELESS} recordings in a row failed and none was archived: {outcome.detail}")
 
-    before = report.archived
     try:
         # twice the connections: while one half writes to the archive, the other half downloads
         await _together(work, min(services.settings.runtime.transfers, 2 * desk.source.max_connections))

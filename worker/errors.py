@@ -62,3 +62,12 @@ class StopSource(SourceError):
 
 class BadAnswer(Retry):
     """The answer is not what this API gives: broken XML or JSON, a login page, too large. Retried, bounded."""
+
+
+class NotAudio(BadAnswer):
+    """What came is no recording: an error page, some text, nothing. Retried, then a gap with this reason."""
+
+    def __init__(self, message: str, reason: GapReason = GapReason.NOT_AUDIO) -> None:
+        super().__init__(message)
+        self.args = (message, reason)
+        self.reason = reason

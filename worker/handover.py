@@ -41,7 +41,7 @@ async def archive_batch(
     send: Callable[[str, str], None],
     again: Callable[[str, dict[str, str]], None],
 ) -> Report | None:
-    """Archive a batch; then `send(source name, next batch)`, or `again(source name, words)` when another look finds more.
+    """Archive a batch; then `send(source name, next batch)`, or `again(source name, words)` for another look.
 
     None where there was nothing to do: contents gone, a newer chain under way, another process at it.
     Trouble with source or bucket ends the chain and is logged; the next poll is the retry.

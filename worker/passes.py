@@ -71,9 +71,7 @@ async def settle_rows(services: Services, desk: Desk, rows: list[Unreadable], re
             report.count(await write_unreadable(services, desk, row))
 
 
-async def _pass(
-    services: Services, desk: Desk, asked: Window | None, report: Report, watcher: Watcher | None
-) -> None:
+async def _pass(services: Services, desk: Desk, asked: Window | None, report: Report, watcher: Watcher | None) -> None:
     name, now = desk.source.name, services.clock.now()
     window = asked or window_of(desk.source, await current_watermark(services, desk.source), now)
     listener = partial(watcher.settled, name) if watcher else None

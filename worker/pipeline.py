@@ -12,12 +12,12 @@ from storage.errors import StoreError
 from storage.keys import rid
 from storage.sidecar import GapReason
 from storage.state import Attempt
-from worker.errors import GiveUp, MediaNotFound, NotYet, Retry, SourceError, StopSource, Truncated, WaitUntil
+from worker.errors import GiveUp, MediaNotFound, NotAudio, NotYet, Retry, SourceError, StopSource, Truncated, WaitUntil
 from worker.gaps import write_gap
 from worker.model import Readiness, Recording
 from worker.outcome import Fate, Outcome
 from worker.runtime import Desk, Services
-from worker.transfer import Doubtful, NotAudio, Transfer
+from worker.transfer import Doubtful, Transfer
 
 MAX_CRASHES = 3
 """A recording during whose transfer the worker died this often becomes a gap `crashed`."""

@@ -7,7 +7,6 @@ included, leaves nothing but evidence in quarantine. Trying again and giving up 
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NoReturn
 
 from config import callvault_version
 from config.events import Event
@@ -18,7 +17,7 @@ from storage.sidecar import ArchiveFacts, GapReason, MediaFacts, Sidecar, Vendor
 from storage.store import Written
 from worker.audio import WAV_HEADER, AudioType, riff_length, sniff
 from worker.draft import Draft
-from worker.errors import GiveUp, Retry
+from worker.errors import GiveUp, NotAudio, Retry, SourceError
 from worker.index import WATERMARK
 from worker.model import Recording
 from worker.outcome import Fate, Outcome
@@ -33,15 +32,6 @@ log = get_logger()
 
 class Doubtful(Retry):
     """The bytes came whole but are not to be trusted yet: one more download decides."""
-
-
-class NotAudio(Retry):
-    """Something came that is no recording; tried again, then a gap with this reason."""
-
-    def __init__(self, message: str, reason: GapReason) -> None:
-        super().__init__(message)
-        self.args = (message, reason)
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +110,7 @@ class Transfer:
                 vendors=verdict.value,
             )
             detail = f"SHA-256 of what came is {sha256}, the vendor says {verdict.value}"
-            await self._doubt(received, twin, detail, GapReason.HASH_MISMATCH)
+            raise await self._doubt(received, twin, detail, GapReason.HASH_MISMATCH)
         warnings = [*received.warnings, *self._recording.notes, *self._warnings(received, verdict)]
         if not received.framed and not self._proven(received, verdict):
             if sha256 not in self._seen:
@@ -171,16 +161,16 @@ class Transfer:
         detail = (
             f"{key} holds {there.bytes} other bytes than the {draft.size} with SHA-256 {draft.sha256} that came now"
         )
-        await self._doubt(received, twin, detail, GapReason.CONFLICT)
+        raise await self._doubt(received, twin, detail, GapReason.CONFLICT)
 
-    async def _doubt(self, received: _Received, twin: str | None, detail: str, reason: GapReason) -> NoReturn:
-        """The first time ask for another download; the second time keep the bytes as evidence and give up."""
+    async def _doubt(self, received: _Received, twin: str | None, detail: str, reason: GapReason) -> SourceError:
+        """At first ask for another download; the second time keep the bytes. The caller raises what this returns."""
         if not self._evidence:
             self._evidence = True
-            raise Doubtful(detail)
+            return Doubtful(detail)
         key = twin or await self._quarantine_key(received.kind)
         written = await received.draft.publish(key, {"sha256": received.draft.sha256})
-        raise GiveUp(f"{detail}; kept as {written.key}", reason)
+        return GiveUp(f"{detail}; kept as {written.key}", reason)
 
     async def _quarantine_key(self, kind: AudioType) -> str:
         keys, source = self._services.keys, self._desk.source.name
@@ -225,9 +215,11 @@ class Transfer:
                 metadata=metadata,
             )
         except AlreadyExists:
-            before = Sidecar.model_validate_json(await self._services.store.get(key, max_bytes=_MAX_SIDECAR))
-            if before.media.sha256 != sidecar.media.sha256:
-                log.error(Event.CONFLICT, source=source.name, recording=recording.id, key=key)
-                await self._doubt(received, None, f"{key} describes other bytes", GapReason.CONFLICT)
+            pass
+        else:
+            return Outcome(recording.id, Fate.ARCHIVED, bytes=received.draft.size)
+        before = Sidecar.model_validate_json(await self._services.store.get(key, max_bytes=_MAX_SIDECAR))
+        if before.media.sha256 == sidecar.media.sha256:
             return Outcome(recording.id, Fate.HELD)
-        return Outcome(recording.id, Fate.ARCHIVED, bytes=received.draft.size)
+        log.error(Event.CONFLICT, source=source.name, recording=recording.id, key=key)
+        raise await self._doubt(received, None, f"{key} describes other bytes", GapReason.CONFLICT)

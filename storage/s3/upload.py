@@ -33,7 +33,7 @@ async def shielded(work: Coroutine[Any, Any, T]) -> T:
     """Run to the end even if the caller is cancelled meanwhile; the cancellation then follows."""
     task = asyncio.ensure_future(work)
     try:
-        return await task
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait({task})
         if not task.cancelled():

@@ -95,7 +95,7 @@ class Company:
 @contextmanager
 def _simulators() -> Iterator[Company]:
     environ = {**os.environ, "PYTHONPATH": str(_ROOT)}
-    with subprocess.Popen(  # noqa: S603 - our own program
+    with subprocess.Popen(
         [sys.executable, "-P", "-m", "tests.support.serve"],
         env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip

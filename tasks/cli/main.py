@@ -12,7 +12,7 @@ from tasks.cli.status import status
 
 app = typer.Typer(
     name="callvault",
-    help="Copies finished call recordings out of phone systems into S3, with proof that what is kept is what was there.",
+    help="Copies finished call recordings out of phone systems into S3, with proof of what was kept.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -41,7 +41,7 @@ class Bars:
         task = self.shown.tasks[self._tasks[source]]
         self.shown.update(task.id, total=(task.total or 0) + count)
 
-    def settled(self, source: str, recording: Recording, outcome: Outcome) -> None:
+    def settled(self, source: str, recording: Recording, outcome: Outcome) -> None:  # noqa: ARG002 - of `Watcher`
         """Move the source's bar on."""
         self._bytes[source] += outcome.bytes
         task = self.shown.tasks[self._tasks[source]]

@@ -268,7 +268,7 @@ async def test_the_login_of_a_sentinel_url_is_the_servers(
     raw.acl_setuser("p@l", enabled=True, passwords=["+a/b"], keys=["*"], categories=["+@all"])
     try:
         with Valkey(tmp_path / "sentinel", sentinel_of=valkey) as sentinel:
-            state = open_state(f"sentinel://p%40l:a%2Fb@127.0.0.1:{sentinel.port}", master_name="primary")
+            state = open_state(f"sentinel://p%40l:a%2Fb@127.0.0.1:{sentinel.port}/0?master_name=primary")
             assert await state.acquire("hq", 1)
     finally:
         raw.acl_deluser("p@l")
@@ -284,7 +284,7 @@ async def test_the_login_of_a_sentinel_url_is_the_servers(
         (f"rediss://:{SECRET}@127.0.0.1:6379/0?ssl_cert_reqs=perhaps", "with options that redis-py knows"),
         (f"redis://:{SECRET}@a:6379;redis://:{SECRET}@b:6379", "several are for sentinel:// alone"),
         (SECRET, "the state needs one server's URL"),
-        (f"sentinel://:{SECRET}@a:26379", "set master_name"),
+        (f"sentinel://:{SECRET}@a:26379", "needs the name of the primary: write"),
     ],
 )
 def test_a_wrong_url_is_a_sentence(clock: FakeClock, url: str, says: str) -> None:

@@ -77,6 +77,14 @@ class TestXivo(VendorContract):
         assert late.id in found
         assert outside.id not in found
 
+    async def test_a_window_across_the_clock_change_is_not_empty(self, site: Any, phones: SimulatedXivo) -> None:
+        """A window whose end reads earlier than its start on the phone system's clock still finds its calls."""
+        phones.calls.clear()
+        inside = [phones.add(Call(number, AUTUMN + timedelta(minutes=at))) for number, at in enumerate((31, 45, 65))]
+        phones.add(Call(9, AUTUMN + timedelta(minutes=75)))
+        found = await site.recordings(Window(AUTUMN + timedelta(minutes=30), AUTUMN + timedelta(minutes=75)))
+        assert {r.id for r in found} == {call.id for call in inside}
+
     @pytest.mark.parametrize("prefix", ["", "/recording", "/recording/", "recording"])
     async def test_both_prefixes_work(self, open_site: Any, prefix: str) -> None:
         """The paths of 2017.03 and those of 2020.18 and later differ by a configured prefix, however it is written."""

@@ -70,7 +70,7 @@ class FakeVendor:
     unreadable: tuple[Any, ...] = ()
     opened: list[str] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
-    describes: Callable[[Recording], Recording] = staticmethod(lambda recording: recording)
+    describes: Callable[[Recording], Recording] | None = None
 
     async def list_page(self, window: Window, cursor: str | None) -> Page:
         self.windows.append(window)
@@ -81,7 +81,7 @@ class FakeVendor:
         return Page(tuple(self.recordings), None, self.unreadable)
 
     async def describe(self, recording: Recording) -> Recording:
-        return self.describes(recording)
+        return self.describes(recording) if self.describes else recording
 
     async def open_media(self, recording: Recording) -> Any:
         self.opened.append(recording.id)

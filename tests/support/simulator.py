@@ -181,7 +181,8 @@ class Simulator:
         return self
 
     def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._stopping.set)
+        if not self._loop.is_closed():  # stopping twice is no mistake
+            self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(10)
 
     def __enter__(self) -> Self:

@@ -95,7 +95,8 @@ class SimulatedXivo(Simulator):
                 del row["start"]
             case "wrong_type":
                 row["start"] = ["2026", 3, 5]
-        return row | call.extra.get("row", {})
+        row |= call.extra.get("row", {})
+        return row
 
     def _local(self, moment: datetime) -> datetime:
         assert self.timezone is not None

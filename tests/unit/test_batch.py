@@ -18,10 +18,12 @@ from worker.outcome import Fate, Report
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
+    """Return a workbench with one source, hq."""
     return make_bench(tmp_path)
 
 
 async def archive(bench: Bench, report: Report, **more: Any) -> Any:
+    """Archive with the bench's parts."""
     return await archive_many(bench.services, bench.desk, bench.vendor.recordings, report, watermark=NOW, **more)
 
 
@@ -83,6 +85,18 @@ async def test_what_was_established_for_each_is_not_blamed_on_the_source(bench: 
     report = Report()
     await archive(bench, report)
     assert report.gaps == 6
+
+
+async def test_a_source_whose_media_all_fail_is_left_alone(bench: Bench) -> None:
+    """After twenty failures and no success the rest is not even tried: the next pass is the retry."""
+    for number in range(60):
+        bench.vendor.add(number)
+        bench.vendor.script[f"rec-{number}"] = [Retry("500 for all")] * 3
+    report = Report()
+    with pytest.raises(StopSource, match=r"20 recordings in a row failed .*: 500 for all"):
+        await archive(bench, report)
+    assert 20 <= report.to_retry < 40
+    assert len(set(bench.vendor.opened)) < 40
 
 
 @pytest.mark.parametrize("error", [StopSource("wrong password"), StoreUnavailable("down")])

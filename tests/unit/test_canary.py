@@ -59,6 +59,7 @@ def forms(secret: str) -> Iterator[str]:
 
 
 def assert_hidden(text: str, secrets: list[str]) -> None:
+    """Fail when one of the secrets can be read out of the text."""
     assert not [form for secret in secrets for form in forms(secret) if form in text]
 
 
@@ -131,7 +132,7 @@ def report_everything(
             log.debug(Event.LOGIN_FAILED, detail=f"said {text}", rows=[{"deep": (text,)}], raw=text.encode())
             theirs.debug("sent %s", {"header": text})
             try:
-                raise ExceptionGroup(f"all of {text}", [ValueError(text), KeyError({"x": text})])
+                raise ExceptionGroup(f"all of {text}", [ValueError(text), KeyError({"x": text})])  # noqa: TRY301 (the traceback is the point)
             except ExceptionGroup as error:
                 log.exception(Event.TASK_FAILED, error=error)
                 theirs.exception("failed: %r", error)

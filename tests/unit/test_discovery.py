@@ -22,10 +22,12 @@ DAY = Window(NOW - timedelta(days=1), NOW)
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
+    """Return a workbench with one source, hq."""
     return make_bench(tmp_path)
 
 
 async def look(bench: Bench, window: Window = DAY, limit: int = 100) -> tuple[Found, Report]:
+    """Discover; return what was found and what was counted."""
     report = Report()
     return await discover(bench.services, bench.desk, window, report, limit), report
 

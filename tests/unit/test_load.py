@@ -45,13 +45,13 @@ settle = "0s"
 start_from = 2026-01-01T01:00:00+01:00
 max_connections = 2
 requests_per_second = 5
-tls_fingerprint = "AB:%s"
+tls_fingerprint = "AB:FINGERS"
 give_up_after = "90m"
 max_recording_bytes = 1000
 username = "api"
 password = { env = "HQ_PASSWORD" }
 api_version = "v2.0.0"
-""" % ":".join(["cd"] * 31)
+""".replace("FINGERS", ":".join(["cd"] * 31))
 
 
 def test_every_key_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

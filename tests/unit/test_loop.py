@@ -5,7 +5,7 @@ import contextvars
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -23,10 +23,22 @@ def flag() -> Iterator[StopFlag]:
 
 
 @pytest.fixture
-def loop(flag: StopFlag) -> Iterator[Loop]:
-    loop = Loop(flag)
-    yield loop
-    loop.close()
+def make(flag: StopFlag) -> Iterator[Callable[..., Loop]]:
+    """Make loops with limits of the test's own, and close them."""
+    made: list[Loop] = []
+
+    def make(**limits: float) -> Loop:
+        made.append(Loop(flag, **limits))
+        return made[-1]
+
+    yield make
+    for loop in made:
+        loop.close()
+
+
+@pytest.fixture
+def loop(make: Callable[..., Loop]) -> Loop:
+    return make()
 
 
 class Job:
@@ -97,17 +109,19 @@ def test_each_task_sees_its_own_log_context(loop: Loop) -> None:
         assert loop.run(story) == told
 
 
-def test_the_deadline_cancels_the_work_cleanly(loop: Loop) -> None:
+def test_the_deadline_cancels_the_work_cleanly(make: Callable[..., Loop]) -> None:
     """Work that takes too long is cancelled, cleans up, and is reported as unfinished; the loop goes on."""
+    loop = make(deadline=0.01)
     job = Job()
     with pytest.raises(Unfinished, match="did not end within 0 s"):
-        loop.run(job, deadline=0.01)
+        loop.run(job)
     assert job.told == ["began", "cleaned"]
     assert loop.run(_which_loop)
 
 
-def test_a_stopping_worker_lets_work_finish_within_the_grace(loop: Loop, flag: StopFlag) -> None:
+def test_a_stopping_worker_lets_work_finish_within_the_grace(make: Callable[..., Loop], flag: StopFlag) -> None:
     """What ends soon after the stop is not cancelled."""
+    loop = make(grace=30)
     flag.arm()
 
     async def soon() -> str:
@@ -115,30 +129,33 @@ def test_a_stopping_worker_lets_work_finish_within_the_grace(loop: Loop, flag: S
         await asyncio.sleep(0.01)
         return "done"
 
-    assert loop.run(soon, grace=30) == "done"
+    assert loop.run(soon) == "done"
 
 
-def test_a_stopping_worker_cancels_after_the_grace(loop: Loop, flag: StopFlag) -> None:
+def test_a_stopping_worker_cancels_after_the_grace(make: Callable[..., Loop], flag: StopFlag) -> None:
     """What would go on for long is cancelled cleanly, long before its deadline."""
+    loop = make(grace=0.01)
     flag.arm()
     flag.arm()  # a second start of the worker in this process makes no second pipe
     flag.hoist()
     job = Job()
     with pytest.raises(Unfinished, match="the worker is stopping"):
-        loop.run(job, grace=0.01)
+        loop.run(job)
     assert job.told == ["began", "cleaned"]
 
 
-def test_a_stop_never_prolongs_a_deadline(loop: Loop, flag: StopFlag) -> None:
+def test_a_stop_never_prolongs_a_deadline(make: Callable[..., Loop], flag: StopFlag) -> None:
     """The grace is a limit, not an extension."""
+    loop = make(deadline=0.01, grace=1000)
     flag.arm()
     flag.hoist()
     with pytest.raises(Unfinished):
-        loop.run(Job(), deadline=0.01, grace=1000)
+        loop.run(Job())
 
 
-def test_a_stop_during_cleaning_up_changes_nothing(loop: Loop, flag: StopFlag) -> None:
+def test_a_stop_during_cleaning_up_changes_nothing(make: Callable[..., Loop], flag: StopFlag) -> None:
     """Work that is being cancelled already is left to its cleaning up."""
+    loop = make(deadline=0.01)
     flag.arm()
 
     async def work() -> None:
@@ -149,7 +166,7 @@ def test_a_stop_during_cleaning_up_changes_nothing(loop: Loop, flag: StopFlag) -
             await asyncio.sleep(0.05)
 
     with pytest.raises(Unfinished, match="did not end within"):
-        loop.run(work, deadline=0.01)
+        loop.run(work)
 
 
 def test_a_flag_nobody_armed_does_nothing(flag: StopFlag) -> None:

@@ -22,6 +22,7 @@ from worker.status import standing
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
+    """Return a workbench with one source, hq."""
     return make_bench(tmp_path)
 
 

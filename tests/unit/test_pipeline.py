@@ -35,10 +35,12 @@ FIVE_MIB = 5 * 1024 * 1024
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
+    """Return a workbench with one source, hq."""
     return make_bench(tmp_path, part_bytes=FIVE_MIB)
 
 
 async def archive(bench: Bench, recording: Recording) -> Outcome:
+    """Archive with the bench's parts."""
     return await archive_one(bench.services, bench.desk, recording, NOW)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -40,6 +40,7 @@ def test_a_secret_is_found_in_every_spelling(form: str) -> None:
     assert Redactor([SECRET]).text(f"before {form} after") == f"before {MASK} after"
 
 
+@settings(deadline=None)  # no test depends on how fast the machine is
 @given(before=st.binary(max_size=5), after=st.binary(max_size=5), secret=st.text(min_size=8, max_size=30))
 def test_a_secret_is_found_in_base64_wherever_it_starts(before: bytes, after: bytes, secret: str) -> None:
     """Inside `user:password` in base64, in either alphabet, what the secret leaves is masked."""
@@ -50,10 +51,12 @@ def test_a_secret_is_found_in_base64_wherever_it_starts(before: bytes, after: by
         assert len(clean.replace(MASK, "")) <= len(encode(before)) + len(encode(after)) + 4
 
 
+@settings(deadline=None)  # no test depends on how fast the machine is
 @given(st.text(min_size=4, max_size=40).filter(lambda s: MASK not in s and s not in MASK))
 def test_no_known_secret_survives(secret: str) -> None:
     """Whatever its characters, a secret is in no text that comes out."""
-    assert secret not in Redactor([secret, ""]).text(f"{secret} and <{secret}>&token={secret}").replace(MASK, "")
+    clean = Redactor([secret, ""]).text(f"{secret} and <{secret}>&token={secret}")
+    assert not any(secret in piece for piece in clean.split(MASK))
 
 
 def test_a_short_secret_is_masked_where_it_stands_alone() -> None:

@@ -223,7 +223,7 @@ async def test_who_asks_to_wait_is_left_alone(
     tmp_path: Path, status: str, headers: dict[str, str], paused: int | None
 ) -> None:
     """429, and 503 that says for how long, pause the whole source; others are only tried again."""
-    async with Peer([answer(status=status, **headers)]) as peer, Desk(peer.url, tmp_path) as desk:
+    async with Peer([answer(b"", status, **headers)]) as peer, Desk(peer.url, tmp_path) as desk:
         with pytest.raises(Retry):
             await desk.rest.call("GET", "/", purpose=Purpose.LIST, tries=1)
         pause = await desk.permits.paused("hq")

@@ -1,6 +1,8 @@
 """Certificates of phone systems: verified by default, by a CA file, or by a pinned fingerprint; never off."""
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,15 +64,21 @@ async def test_another_fingerprint_is_refused(certificate: Certificate, tmp_path
 
 async def test_tls_to_a_server_without_it_is_explained(tmp_path: Path) -> None:
     """An https address whose port speaks plain HTTP is not called a wrong certificate."""
-    async with Peer([answer()]) as peer, Desk(peer.url.replace("http:", "https:"), tmp_path) as desk:
-        with pytest.raises(Retry, match=r"(could not speak TLS|could not connect)"):
+
+    async def plain(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(status="400 Bad Request"))
+        writer.close()
+
+    server = await asyncio.start_server(plain, "127.0.0.1", 0)
+    async with server, Desk(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", tmp_path) as desk:
+        with pytest.raises(Retry, match=r"could not speak TLS .*is `url` https, and its port right\?"):
             await ask(desk)
 
 
 @pytest.mark.parametrize(
     "keys", [{"ca_file": Path("/no/such/ca.pem")}, {"ca_file": Path(__file__)}, {"tls_fingerprint": "abcd"}]
 )
-async def test_unusable_tls_settings_stop_the_source(tmp_path: Path, keys: dict[str, object]) -> None:
+async def test_unusable_tls_settings_stop_the_source(tmp_path: Path, keys: dict[str, Any]) -> None:
     """A CA file that is missing or none, and a pin of the wrong length, are for somebody to correct."""
     async with Desk("https://127.0.0.1:9", tmp_path, **keys) as desk:
         with pytest.raises(StopSource, match="`ca_file` or `tls_fingerprint` cannot be used"):

@@ -157,8 +157,9 @@ async def test_a_store_that_takes_bytes_too_slowly_is_given_up() -> None:
     async def never_read(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await done.wait()
         writer.transport.abort()
+        gone.set()
 
-    done = asyncio.Event()
+    done, gone = asyncio.Event(), asyncio.Event()
     server = await asyncio.start_server(never_read, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     patience = Patience(connect=0.1, silence=0.1, slowest=10**12, tries=1)
@@ -168,6 +169,7 @@ async def test_a_store_that_takes_bytes_too_slowly_is_given_up() -> None:
     with pytest.raises(StoreUnavailable, match="no answer in time"):
         await put(store, "a", bytes(32 * 2**20))  # more than the sockets' buffers hold
     done.set()
+    await gone.wait()
     await store.aclose()
     server.close()
     await server.wait_closed()

@@ -161,6 +161,16 @@ async def test_cancelled_at_any_stage_nothing_stays(stage: int) -> None:
         assert s3.said[-1] == "DELETE /v1/a?uploadId=u1"
 
 
+async def test_an_impatient_second_cancellation_does_not_stop_the_abort() -> None:
+    """Cancelled in a part and again while the abort is under way: the abort is tried until it is done."""
+    async with ScriptedS3(ABORTED) as s3:
+        task = asyncio.create_task(completed(s3))
+        s3.script = [begun(), slowly(PART, task.cancel), slowly(Reply(503), task.cancel), ABORTED]
+        (outcome,) = await asyncio.gather(task, return_exceptions=True)
+        assert isinstance(outcome, asyncio.CancelledError)
+        assert s3.said[2:] == ["DELETE /v1/a?uploadId=u1"] * 2
+
+
 async def test_shielded_work_that_is_cancelled_itself() -> None:
     """When the loop shuts down and cancels everything, nobody waits for ever and the cancellation is passed on."""
 

@@ -57,15 +57,18 @@ class Queue:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
+    """Return a workbench with one source, hq."""
     return make_bench(tmp_path, processes=2)
 
 
 @pytest.fixture
 def queue(bench: Bench) -> Queue:
+    """Return a queue in a list."""
     return Queue(bench)
 
 
 async def held(bench: Bench) -> int:
+    """Count the sidecars."""
     return sum(key.endswith(".json") and "/recordings/" in key for key in await bench.everything())
 
 

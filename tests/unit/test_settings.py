@@ -67,6 +67,7 @@ def test_an_archive_has_a_name_of_its_own() -> None:
 
 
 def with_sources(count: int, processes: int | None = None) -> Settings:
+    """Return settings with so many sources."""
     sources = tuple(HQ.model_copy(update={"name": f"s{number}"}) for number in range(count))
     return Settings(archive=Archive(bucket="acme"), runtime=Runtime(processes=processes), sources=sources)
 

@@ -43,7 +43,7 @@ AT = 'sources[1] "hq": '
     ],
 )
 def test_a_wrong_value_of_a_required_key_is_explained(tmp_path: Path, key: str, wrong: str, expected: str) -> None:
-    """Name, vendor, zone and address: the one mistake names source and key, and what to write; no credential is shown."""
+    """Name, vendor, zone, address: the one mistake names source and key, and what to write; no credential is shown."""
     lines = [wrong if line.startswith(f"{key} =") else line for line in RIGHT.splitlines()]
     said = [line for line in mistakes(tmp_path, "\n".join(lines)) if f": {key}: " in line]
     assert len(said) == 1
@@ -94,7 +94,7 @@ def test_a_wrong_value_of_a_required_key_is_explained(tmp_path: Path, key: str, 
 def test_a_wrong_line_is_explained(tmp_path: Path, line: str, expected: str) -> None:
     """Each mistake names source and key and says what to write instead; what may be a secret is not shown."""
     said = only(tmp_path, f"{RIGHT}{line}\n")
-    assert said.startswith(f"{AT}{line.split(' ')[0]}: ")
+    assert said.startswith(f"{AT}{line.partition(' ')[0]}: ")
     assert expected in said
     assert "open-sesame" not in said
 
@@ -212,6 +212,7 @@ def test_with_an_unknown_vendor_any_vendors_key_passes(tmp_path: Path) -> None:
 
 
 def verba(more: str) -> str:
+    """Return a right file with one Verba source that has these keys of its own."""
     return RIGHT.replace('"yeastar"', '"verba"').replace(f'username = "api"\n{PASSWORD}\n', more)
 
 

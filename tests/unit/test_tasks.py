@@ -1,4 +1,8 @@
-"""The tasks as a worker calls them: who is asked to do what, what is dropped, what a process keeps."""
+"""The tasks as a worker calls them: who is asked to do what, what is dropped, what a process keeps.
+
+They are reached through their modules: pytest looks at every name of this one, and a task that is looked at before
+there are settings stays half made.
+"""
 
 import asyncio
 import logging
@@ -9,19 +13,16 @@ from typing import Any
 import pytest
 
 from config.load import ConfigError
-from storage.errors import StoreUnavailable
+from storage.errors import StoreRefused, StoreUnavailable
 from tasks import archive as archive_module
 from tasks import backfill as backfill_module
+from tasks import canary as canary_module
 from tasks import housekeeping as housekeeping_module
 from tasks import poll as poll_module
 from tasks import process, send
-from tasks.archive import archive
-from tasks.backfill import backfill
-from tasks.canary import canary
-from tasks.housekeeping import housekeeping
+from tasks.app import app
 from tasks.liveness import last_song
 from tasks.loop import Unfinished
-from tasks.poll import poll
 from tests.support.settings import settings, source
 from tests.support.valkey import Valkey
 from worker.model import Window
@@ -34,6 +35,7 @@ def _process(tmp_path: Path, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) ->
     valkey.flush()
     told = settings(tmp_path, source("hq"), source("branch"), url=valkey.url)
     monkeypatch.setattr(process, "_settings", told)
+    app.finalize()
     yield
     process.close()
 
@@ -63,7 +65,7 @@ def events(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
 def test_a_poll_is_carried_out_for_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
     """The work gets the source's settings and ways to ask for more tasks."""
     asked = Asked(monkeypatch, poll_module, "poll_source")
-    poll("branch")
+    poll_module.poll("branch")
     assert asked.calls == [
         {"source": process.settings().source("branch"), "send": send.send_archive, "backfill": send.send_backfill}
     ]
@@ -72,7 +74,7 @@ def test_a_poll_is_carried_out_for_its_source(monkeypatch: pytest.MonkeyPatch) -
 def test_a_batch_is_carried_out_for_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
     """The work gets the batch's name; its contents it finds in the state."""
     asked = Asked(monkeypatch, archive_module, "archive_batch")
-    archive("hq", "poll-0123456789abcdef.12")
+    archive_module.archive("hq", "poll-0123456789abcdef.12")
     assert asked.calls == [
         {
             "source": process.settings().source("hq"),
@@ -86,7 +88,7 @@ def test_a_batch_is_carried_out_for_its_source(monkeypatch: pytest.MonkeyPatch) 
 def test_a_backfill_is_carried_out_for_its_span(monkeypatch: pytest.MonkeyPatch) -> None:
     """The words of the message become a window of aware times."""
     asked = Asked(monkeypatch, backfill_module, "backfill_source")
-    backfill("hq", "2026-01-01T00:00:00+00:00", "2026-02-01T00:00:00+00:00")
+    backfill_module.backfill("hq", "2026-01-01T00:00:00+00:00", "2026-02-01T00:00:00+00:00")
     window = asked.calls[0]["window"]
     assert isinstance(window, Window)
     assert (window.end - window.start).days == 31
@@ -96,13 +98,13 @@ def test_a_backfill_is_carried_out_for_its_span(monkeypatch: pytest.MonkeyPatch)
 def test_housekeeping_is_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The daily task tidies up with the process's services."""
     asked = Asked(monkeypatch, housekeeping_module, "clean_up")
-    housekeeping()
+    housekeeping_module.housekeeping()
     assert asked.calls == [{}]
 
 
 def test_a_canary_sings() -> None:
     """Running the task leaves the proof."""
-    canary()
+    canary_module.canary()
     song = process.perform(lambda services: last_song(services.state))
     assert song is not None
 
@@ -118,9 +120,9 @@ def test_what_is_not_configured_is_dropped(
         Asked(monkeypatch, backfill_module, "backfill_source"),
     ]
     with caplog.at_level(logging.INFO, logger="callvault"):
-        poll(name)
-        archive(name, "poll-1.0")
-        backfill(name, "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
+        poll_module.poll(name)
+        archive_module.archive(name, "poll-1.0")
+        backfill_module.backfill(name, "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
     assert [work.calls for work in works] == [[], [], []]
     assert [event["event"] for event in events(caplog)] == ["task_dropped"] * 3
 
@@ -132,7 +134,7 @@ def test_what_is_no_name_of_a_batch_is_dropped(
     """Names of batches have one form; anything else never reaches a key of the state."""
     asked = Asked(monkeypatch, archive_module, "archive_batch")
     with caplog.at_level(logging.INFO, logger="callvault"):
-        archive("hq", batch)
+        archive_module.archive("hq", batch)
     assert asked.calls == []
     assert [event["event"] for event in events(caplog)] == ["task_dropped"]
 
@@ -153,7 +155,7 @@ def test_what_is_no_span_is_dropped(
     """Times without an offset, in the wrong order, or none at all are not guessed at."""
     asked = Asked(monkeypatch, backfill_module, "backfill_source")
     with caplog.at_level(logging.INFO, logger="callvault"):
-        backfill("hq", start, end)
+        backfill_module.backfill("hq", start, end)
     assert asked.calls == []
     assert [event["event"] for event in events(caplog)] == ["task_dropped"]
 
@@ -161,13 +163,13 @@ def test_what_is_no_span_is_dropped(
 def test_tasks_share_loop_and_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was opened for one task serves the next, on the same loop; a closed process opens afresh."""
     asked = Asked(monkeypatch, poll_module, "poll_source")
-    poll("hq")
-    poll("hq")
+    poll_module.poll("hq")
+    poll_module.poll("hq")
     assert asked.services[0] is asked.services[1]
     assert asked.loops[0] is asked.loops[1]
     process.close()
     process.close()
-    poll("hq")
+    poll_module.poll("hq")
     assert asked.services[2] is not asked.services[0]
 
 
@@ -179,9 +181,25 @@ def test_trouble_that_passes_is_one_line_in_the_log(
     asked = Asked(monkeypatch, housekeeping_module, "clean_up")
     asked.error = error
     with caplog.at_level(logging.INFO, logger="callvault"), pytest.raises(type(error)):
-        housekeeping()
+        housekeeping_module.housekeeping()
     assert [(event["event"], event["detail"]) for event in events(caplog)] == [("task_unfinished", str(error))]
-    assert isinstance(error, housekeeping.throws)
+    assert isinstance(error, housekeeping_module.housekeeping.throws)
+
+
+def test_a_bucket_that_cannot_be_addressed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When opening the services fails nothing half open is kept: the next task opens them."""
+    asked = Asked(monkeypatch, housekeeping_module, "clean_up")
+    with monkeypatch.context() as patch:
+
+        def refuse(*_: object) -> None:
+            raise StoreRefused("no region is known")
+
+        patch.setattr(process, "S3Store", refuse)
+        with pytest.raises(StoreRefused):
+            housekeeping_module.housekeeping()
+        process.close()
+    housekeeping_module.housekeeping()
+    assert len(asked.calls) == 1
 
 
 def test_a_process_without_settings_reads_the_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,17 @@ from yarl import URL
 from config.clock import Clock
 from config.settings import Source
 from storage.sidecar import GapReason
-from worker.errors import BadAnswer, GiveUp, Retry, SessionExpired, SourceError, StopSource, Truncated, WaitUntil
+from worker.errors import (
+    BadAnswer,
+    GiveUp,
+    NotAudio,
+    Retry,
+    SessionExpired,
+    SourceError,
+    StopSource,
+    Truncated,
+    WaitUntil,
+)
 from worker.limits import PATIENCE, Gate, Slot
 from worker.rest.connect import TIMEOUTS, open_session
 from worker.rest.decode import looks_like_a_document
@@ -253,7 +263,9 @@ class RestClient:
             raise
         if is_document:
             await stream.aclose()
-            raise document(body)
+            error = document(body)
+            # a document that says nothing the vendor's API is known to say: no recording, whatever it is
+            raise NotAudio(error.message) if type(error) is BadAnswer else error
         return stream
 
     async def _follow(

@@ -1,0 +1,317 @@
+"""Real workers and schedulers against a real Valkey: consumption, deaths, stops, and what is on the wire."""
+
+import asyncio
+import contextlib
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from celery import Celery
+
+from config.clock import SystemClock
+from config.settings import Settings
+from storage.state_redis import RedisState
+from tasks import launch, names
+from tasks.celery_settings import celery_settings
+from tasks.embedded import address
+from tasks.liveness import last_song
+from tests.support.clock import FakeClock
+from tests.support.lingering import LINGER
+from tests.support.settings import settings
+from tests.support.valkey import Valkey
+from tests.support.waiting import wait_for
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+[archive]
+bucket = "acme-calls"
+endpoint_url = "{refusing}"
+region = "eu-west-1"
+access_key_id = {{ env = "HUSH" }}
+secret_access_key = {{ env = "HUSH" }}
+{broker}
+[runtime]
+state_dir = "{folder}/state"
+processes = 2
+[[sources]]
+name = "hq"
+vendor = "xivo"
+url = "{refusing}"
+timezone = "Europe/Paris"
+token = {{ env = "HUSH" }}
+"""
+
+
+class Site:
+    """One installation: its configuration, its processes, and a client of its own for looking and sending."""
+
+    def __init__(self, folder: Path, refusing: str, valkey: Valkey | None) -> None:
+        self.folder = folder
+        self.config = folder / "callvault.toml"
+        broker = '[broker]\nurl = { env = "BROKER" }' if valkey else ""
+        self.config.write_text(CONFIG.format(broker=broker, folder=folder, refusing=refusing))
+        self.environ = launch.environment(self.config, os.environ) | {"HUSH": "hush-hush-hush", "PYTHONWARNINGS": "ignore"}
+        if valkey:
+            self.environ["BROKER"] = valkey.url
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.log = folder / "log"
+
+    def settings(self, url: str) -> Settings:
+        return settings(self.folder, url=url)
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-P", *command], cwd=self.folder, env=self.environ, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        self.processes.append(process)
+        return process
+
+    def end(self) -> None:
+        for process in self.processes:
+            for child in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else ():
+                child.kill()
+            process.kill()
+            process.wait()
+
+    def logged(self, text: str) -> Callable[[], bool]:
+        return lambda: text in self.log.read_text()
+
+    def diary(self, word: str) -> list[str]:
+        """Return the ids of the processes in which the lingering task wrote this word."""
+        try:
+            lines = (self.folder / "diary").read_text().split("\n")
+        except FileNotFoundError:
+            return []
+        return [line.split()[1] for line in lines if line.startswith(f"{word} ")]
+
+
+@pytest.fixture(scope="module")
+def refusing() -> Iterator[str]:
+    """Serve bucket and phone system of a site: both say no at once, so that no task takes long unless it is meant to."""
+
+    class No(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(403)
+
+        do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), No) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def site(tmp_path: Path, refusing: str, valkey: Valkey) -> Iterator[Site]:
+    valkey.flush()
+    site = Site(tmp_path, refusing, valkey)
+    yield site
+    site.end()
+
+
+@pytest.fixture
+def client(site: Site, valkey: Valkey, clock: FakeClock) -> Iterator[Celery]:
+    """Return an application that sends to the site's queues."""
+    client = Celery("client", set_as_current=False)
+    client.conf.update(celery_settings(site.settings(valkey.url), clock.now()))
+    with client:
+        yield client
+
+
+def sung(url: str, namespace: str) -> bool:
+    async def ask() -> bool:
+        state = RedisState(url, namespace, SystemClock())
+        try:
+            return await last_song(state) is not None
+        finally:
+            await state.aclose()
+
+    return asyncio.run(ask())
+
+
+def queued(valkey: Valkey, namespace: str, queue: str) -> list[dict[str, Any]]:
+    with valkey.client() as asked:
+        return [json.loads(text) for text in asked.lrange(f"callvault:{namespace}:{queue}", 0, -1)]
+
+
+def linger(site: Site) -> psutil.Process:
+    """Start a worker with the lingering task and return its pool process that lingers."""
+    site.start("-m", "tests.support.lingering", "--pool", "prefork", "--concurrency", "2", "--without-mingle")
+    began = wait_for(lambda: site.diary("began"), "the task runs")
+    return psutil.Process(int(began[0]))
+
+
+def test_scheduler_and_worker_prove_that_they_work(site: Site, client: Celery, valkey: Valkey) -> None:
+    """A scheduler sends the canary at its start, a worker consumes it; both end by SIGTERM, with 0, in good time."""
+    namespace = site.settings(valkey.url).archive.namespace
+    worker = site.start("-m", "tasks.launch", "worker")
+    beat = site.start("-m", "tasks.launch", "beat")
+    wait_for(lambda: sung(valkey.url, namespace), "the canary has sung")
+    wait_for(site.logged('"poll_started"'), "the source is polled at the start")
+    with valkey.client() as asked:
+        foreign = [key for key in asked.keys("*") if not key.startswith(f"callvault:{namespace}:")]
+        results = [key for key in asked.keys("*") if "celery-task-meta" in key]
+    assert foreign == [], "everything lies under the archive's name"
+    assert results == [], "no result is kept"
+    for process in (worker, beat):
+        process.terminate()
+        assert process.wait(25) == 0, site.log.read_text()
+    assert "hush-hush-hush" not in site.log.read_text()
+
+
+def test_celery_s_own_command_works_too(site: Site, client: Celery, valkey: Valkey) -> None:
+    """`celery -A tasks.app worker` with CALLVAULT_CONFIG set is all a site's own service manager needs."""
+    site.start("-m", "celery", "-A", "tasks.app", "worker", "--pool", "solo", "--without-mingle")
+    client.send_task(names.CANARY)
+    wait_for(lambda: sung(valkey.url, site.settings(valkey.url).archive.namespace), "the canary has sung")
+
+
+def test_messages_are_small_and_hold_names_only(site: Site, client: Celery, valkey: Valkey) -> None:
+    """What waits in the queues is JSON of less than 2 KiB, with no address, credential or file content."""
+    client.send_task(names.POLL, ("hq",))
+    client.send_task(names.ARCHIVE, ("h" * 40, "poll-0123456789abcdef.1000"))
+    client.send_task(names.BACKFILL, ("hq", "2026-01-01T00:00:00+00:00", "2026-02-01T00:00:00+00:00"))
+    namespace = site.settings(valkey.url).archive.namespace
+    messages = queued(valkey, namespace, "poll") + queued(valkey, namespace, "archive")
+    assert len(messages) == 3
+    for message in messages:
+        assert message["content-type"] == "application/json"
+        assert len(json.dumps(message)) < 2048
+        assert "://" not in json.dumps(message)
+
+
+def test_a_pickled_message_is_refused(site: Site, client: Celery, valkey: Valkey) -> None:
+    """Whoever can write to the broker cannot run code: the message is dropped, unread, and the worker goes on."""
+
+    class Bomb:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            return os.mkdir, (str(site.folder / "exploded"),)
+
+    namespace = site.settings(valkey.url).archive.namespace
+    client.send_task(names.CANARY)
+    (message,) = queued(valkey, namespace, "default")
+    message["body"] = b64encode(pickle.dumps(((Bomb(),), {}, {}))).decode()
+    message["content-type"] = "application/x-python-serialize"
+    with valkey.client() as asked:
+        asked.delete(f"callvault:{namespace}:default")
+        asked.lpush(f"callvault:{namespace}:default", json.dumps(message))
+    client.send_task(names.CANARY)
+    site.start("-m", "tasks.launch", "worker", "--pool", "solo")
+    wait_for(lambda: sung(valkey.url, namespace), "the canary behind it has sung")
+    assert site.logged("ContentDisallowed")() or site.logged("Refusing to deserialize")(), site.log.read_text()
+    assert not (site.folder / "exploded").exists()
+
+
+def test_a_killed_pool_process_is_replaced_and_its_task_done_again(site: Site, client: Celery) -> None:
+    """SIGKILL to a pool process, as by the kernel when memory is short, loses nothing: another takes the task."""
+    client.send_task(LINGER, (str(site.folder),))
+    victim = linger(site)
+    (site.folder / "enough").touch()
+    victim.kill()
+    began = wait_for(lambda: site.diary("began")[1:], "the task runs again")
+    assert int(began[0]) != victim.pid
+
+
+def test_a_stopping_worker_cancels_long_tasks_cleanly(site: Site, client: Celery, valkey: Valkey) -> None:
+    """SIGTERM does not wait for long transfers: they are cancelled, clean up, and are acknowledged."""
+    client.send_task(LINGER, (str(site.folder),))
+    linger(site)
+    worker = site.processes[0]
+    worker.terminate()
+    assert worker.wait(25) == 0, site.log.read_text()
+    assert site.diary("cleaned") == site.diary("began")
+    with valkey.client() as asked:
+        namespace = site.settings(valkey.url).archive.namespace
+        assert asked.hlen(f"callvault:{namespace}:unacked") == 0
+        assert asked.llen(f"callvault:{namespace}:default") == 0, "the next poll makes up for it"
+
+
+def test_a_pool_process_that_is_terminated_cleans_up(site: Site, client: Celery) -> None:
+    """Celery ends running tasks by SIGTERM when the broker goes away: the task's cleaning up still runs."""
+    client.send_task(LINGER, (str(site.folder),))
+    victim = linger(site)
+    (site.folder / "enough").touch()
+    victim.terminate()
+    wait_for(lambda: site.diary("cleaned") == [str(victim.pid)], "the task cleaned up")
+
+
+UP = """
+import os, sys
+from pathlib import Path
+from config.load import load
+from config.logs import configure_logging
+from tasks.up import run_up
+from worker.vendors import vendor_keys
+path = Path(sys.argv[1])
+settings = load(path, vendor_keys(), os.environ)
+configure_logging(json=True, level="info", secrets=settings.secrets())
+sys.exit(run_up(settings, path))
+"""
+
+
+@pytest.fixture
+def lone(tmp_path: Path, refusing: str) -> Iterator[Site]:
+    """Return a site without a broker of its own."""
+    site = Site(tmp_path, refusing, None)
+    yield site
+    site.end()
+
+
+def test_up_survives_deaths_and_stops_in_time(lone: Site) -> None:
+    """Worker, pool and broker are killed with SIGKILL in turn and come back; SIGTERM ends everything with 0."""
+    up = lone.start("-c", UP, str(lone.config))
+    url = wait_for(lambda: address(lone.folder / "state"), "the embedded broker answers")
+    namespace = lone.settings(url).archive.namespace
+    wait_for(lambda: sung(url, namespace), "the canary has sung")
+    top = psutil.Process(up.pid)
+
+    def role(name: str) -> psutil.Process | None:
+        for child in top.children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # a zombie, or gone meanwhile
+                if any(name in part for part in child.cmdline()):
+                    return child
+        return None
+
+    before = {name: role(name) for name in ("worker", "beat", "valkey-server")}
+    for name, process in before.items():
+        assert process is not None, name
+        process.kill()
+    for name, process in before.items():
+        wait_for(lambda n=name, p=process: (found := role(n)) is not None and found != p, f"{name} is back")
+    wait_for(lambda: lone.log.read_text().count('"worker_started"') == 2, "the new worker is ready")
+    children = top.children(recursive=True)
+    up.send_signal(signal.SIGTERM)
+    assert up.wait(30) == 0, lone.log.read_text()
+    assert [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
+    assert "hush-hush-hush" not in lone.log.read_text()
+
+
+def test_nothing_outlives_an_up_that_is_killed(lone: Site) -> None:
+    """SIGKILL to `up` ends worker, pool, scheduler and broker too, and the folder is free for the next."""
+    up = lone.start("-c", UP, str(lone.config))
+    wait_for(lone.logged('"worker_started"'), "the worker is ready")
+    children = psutil.Process(up.pid).children(recursive=True)
+    assert len(children) >= 5, "worker, two pool processes, scheduler, broker"
+    up.kill()
+    up.wait()
+    _, alive = psutil.wait_procs(children, timeout=25)
+    assert alive == []
+    assert address(lone.folder / "state") is None

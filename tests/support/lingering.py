@@ -1,0 +1,47 @@
+"""A worker of the real application with one task more: it lingers, and writes down what becomes of it.
+
+`python -P -m tests.support.lingering FOLDER CELERY-OPTION…`. Each run of the task appends lines to FOLDER/diary:
+`began PID`, then `cleaned PID` when it was cancelled and could clean up, as a transfer aborts its upload.
+"""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from tasks import process
+from tasks.app import app
+from tasks.loop import Loop
+from tasks.process import EXPECTED, perform
+from tasks.stopping import FLAG
+from worker.runtime import Services
+
+LINGER = "tests.linger"
+
+
+def write(folder: str, line: str) -> None:
+    with (Path(folder) / "diary").open("a") as diary:
+        diary.write(f"{line} {os.getpid()}\n")
+
+
+@app.task(name=LINGER, throws=EXPECTED)
+def linger(folder: str) -> None:
+    """Stay until cancelled, unless FOLDER/enough exists."""
+
+    async def work(services: Services) -> None:
+        write(folder, "began")
+        if (Path(folder) / "enough").exists():
+            return
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await services.state.ping()  # cleaning up still has its connections
+            write(folder, "cleaned")
+
+    perform(work)
+
+
+if __name__ == "__main__":
+    process._loop = Loop(FLAG, grace=0.2)
+    app.conf.worker_lost_wait = 0.5  # seconds until the death of a pool process is believed
+    sys.exit(app.start(["--quiet", "worker", *sys.argv[1:]]))
