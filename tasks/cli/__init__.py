@@ -3,6 +3,6 @@
 
 def main() -> None:
     """Run the `callvault` command."""
-    from tasks.cli.main import app  # noqa: PLC0415 - importing the package does nothing
+    from tasks.cli.command import app  # noqa: PLC0415 - importing the package does nothing
 
     app()

@@ -15,8 +15,8 @@ from config.settings import Settings, Source
 from storage.state import State, StateUnavailable
 from storage.state_redis import RedisState
 from tasks import broker
-from tasks.cli.common import Config, Exit, Json, Level, LogLevel, print_json, read_settings, run_async, usage
-from tasks.cli.run import chosen, window_of_options
+from tasks.cli.common import Config, Exit, Json, Level, LogLevel, print_json, read_settings, run_async
+from tasks.cli.run import chosen, span
 from tasks.send import send_backfill
 from worker.model import Window
 from worker.polling import backfill_note
@@ -36,9 +36,7 @@ def backfill(
     """Enqueue a past span, oldest first, and show progress; interrupting the display does not stop the work."""
     settings, path = read_settings(config, log_level)
     one = chosen(settings, [source])[0]
-    window = window_of_options(from_, to)
-    if window is None:
-        raise usage("backfill needs --from and --to")
+    window = span(from_, to)
     os.environ[VARIABLE] = str(path.absolute())  # where the Celery application looks
     try:
         told = broker.with_broker(settings)

@@ -24,7 +24,6 @@ from rich.table import Table
 from config.clock import SystemClock
 from config.load import load
 from config.settings import Settings
-from storage.errors import StoreError
 from storage.keys import Keys
 from storage.s3.store import S3Store
 from storage.sidecar import GapRecord
@@ -224,8 +223,6 @@ async def _copy(settings: Settings, target: Path) -> list[str]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(await store.get(found.key, max_bytes=_MOST))
             keys.append(found.key)
-    except StoreError as error:
-        typer.echo(f"the bucket could not be copied: {error}", err=True)
     finally:
         await store.aclose()
     return keys

@@ -32,7 +32,7 @@ def run(
     log_level: LogLevel = Level.INFO,
 ) -> None:
     """Archive what is due, or exactly the calls that started in a span, and exit."""
-    bars = sys.stderr.isatty() and not json
+    bars = on_terminal() and not json
     settings, _ = read_settings(config, Level.WARNING if bars and log_level is Level.INFO else log_level)
     sources = chosen(settings, source)
     window = window_of_options(from_, to)
@@ -44,6 +44,11 @@ def run(
     else:
         _show(reports, trouble)
     raise typer.Exit(code)
+
+
+def on_terminal() -> bool:
+    """Tell whether somebody may be looking at standard error."""
+    return sys.stderr.isatty()
 
 
 def chosen(settings: Settings, names: list[str] | None) -> list[Source]:
@@ -61,6 +66,11 @@ def window_of_options(from_: str | None, to: str | None) -> Window | None:
         return None
     if from_ is None or to is None:
         raise usage("--from and --to go together: the span is from inclusive, to exclusive")
+    return span(from_, to)
+
+
+def span(from_: str, to: str) -> Window:
+    """Return the span between two times, in UTC. Exit with 2 where it makes no sense."""
     start, end = moment("--from", from_), moment("--to", to)
     if start >= end:
         raise usage(f"--from {from_} is not before --to {to}")

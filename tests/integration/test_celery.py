@@ -20,6 +20,7 @@ import pytest
 from celery import Celery
 
 from config.clock import SystemClock
+from config.load import load
 from config.settings import Settings
 from storage.state_redis import RedisState
 from tasks import launch, names
@@ -28,9 +29,9 @@ from tasks.embedded import address
 from tasks.liveness import last_song
 from tests.support.clock import FakeClock
 from tests.support.lingering import LINGER
-from tests.support.settings import settings
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_for
+from worker.vendors import vendor_keys
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -67,8 +68,13 @@ class Site:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.log = folder / "log"
 
-    def settings(self, url: str) -> Settings:
-        return settings(self.folder, url=url)
+    @property
+    def settings(self) -> Settings:
+        return load(self.config, vendor_keys(), self.environ)
+
+    @property
+    def namespace(self) -> str:
+        return self.settings.archive.namespace
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
@@ -131,7 +137,7 @@ def site(tmp_path: Path, refusing: str, valkey: Valkey) -> Iterator[Site]:
 def client(site: Site, valkey: Valkey, clock: FakeClock) -> Iterator[Celery]:
     """Return an application that sends to the site's queues."""
     client = Celery("client", set_as_current=False)
-    client.conf.update(celery_settings(site.settings(valkey.url), clock.now()))
+    client.conf.update(celery_settings(site.settings, clock.now()))
     with client:
         yield client
 
@@ -161,7 +167,7 @@ def linger(site: Site) -> psutil.Process:
 
 def test_scheduler_and_worker_prove_that_they_work(site: Site, client: Celery, valkey: Valkey) -> None:
     """A scheduler sends the canary at its start, a worker consumes it; both end by SIGTERM, with 0, in good time."""
-    namespace = site.settings(valkey.url).archive.namespace
+    namespace = site.namespace
     worker = site.start("-m", "tasks.launch", "worker")
     beat = site.start("-m", "tasks.launch", "beat")
     wait_for(lambda: sung(valkey.url, namespace), "the canary has sung")
@@ -181,7 +187,7 @@ def test_celery_s_own_command_works_too(site: Site, client: Celery, valkey: Valk
     """`celery -A tasks.app worker` with CALLVAULT_CONFIG set is all a site's own service manager needs."""
     site.start("-m", "celery", "-A", "tasks.app", "worker", "--pool", "solo", "--without-mingle")
     client.send_task(names.CANARY)
-    wait_for(lambda: sung(valkey.url, site.settings(valkey.url).archive.namespace), "the canary has sung")
+    wait_for(lambda: sung(valkey.url, site.namespace), "the canary has sung")
 
 
 def test_messages_are_small_and_hold_names_only(site: Site, client: Celery, valkey: Valkey) -> None:
@@ -189,7 +195,7 @@ def test_messages_are_small_and_hold_names_only(site: Site, client: Celery, valk
     client.send_task(names.POLL, ("hq",))
     client.send_task(names.ARCHIVE, ("h" * 40, "poll-0123456789abcdef.1000"))
     client.send_task(names.BACKFILL, ("hq", "2026-01-01T00:00:00+00:00", "2026-02-01T00:00:00+00:00"))
-    namespace = site.settings(valkey.url).archive.namespace
+    namespace = site.namespace
     messages = queued(valkey, namespace, "poll") + queued(valkey, namespace, "archive")
     assert len(messages) == 3
     for message in messages:
@@ -205,7 +211,7 @@ def test_a_pickled_message_is_refused(site: Site, client: Celery, valkey: Valkey
         def __reduce__(self) -> tuple[Any, tuple[str]]:
             return os.mkdir, (str(site.folder / "exploded"),)
 
-    namespace = site.settings(valkey.url).archive.namespace
+    namespace = site.namespace
     client.send_task(names.CANARY)
     (message,) = queued(valkey, namespace, "default")
     message["body"] = b64encode(pickle.dumps(((Bomb(),), {}, {}))).decode()
@@ -239,7 +245,7 @@ def test_a_stopping_worker_cancels_long_tasks_cleanly(site: Site, client: Celery
     assert worker.wait(25) == 0, site.log.read_text()
     assert site.diary("cleaned") == site.diary("began")
     with valkey.client() as asked:
-        namespace = site.settings(valkey.url).archive.namespace
+        namespace = site.namespace
         assert asked.hlen(f"callvault:{namespace}:unacked") == 0
         assert asked.llen(f"callvault:{namespace}:default") == 0, "the next poll makes up for it"
 
@@ -279,7 +285,7 @@ def test_up_survives_deaths_and_stops_in_time(lone: Site) -> None:
     """Worker, pool and broker are killed with SIGKILL in turn and come back; SIGTERM ends everything with 0."""
     up = lone.start("-c", UP, str(lone.config))
     url = wait_for(lambda: address(lone.folder / "state"), "the embedded broker answers")
-    namespace = lone.settings(url).archive.namespace
+    namespace = lone.namespace
     wait_for(lambda: sung(url, namespace), "the canary has sung")
     top = psutil.Process(up.pid)
 

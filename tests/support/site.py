@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from config.settings import Archive
 from storage.keys import Keys, rid, utc_date
-from tasks.cli.main import app
+from tasks.cli.command import app
 from tests.support.s3 import eyes
 from tests.support.simulator import Call, Simulator
 
