@@ -34,6 +34,10 @@ lock:
 	$(VENV)-lock/bin/pip-compile --quiet --extra dev --generate-hashes --allow-unsafe --strip-extras \
 		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header \
 		--output-file deploy/requirements.lock pyproject.toml
+	$(VENV)-lock/bin/pip-compile --quiet --build-deps-for wheel --constraint deploy/requirements.lock \
+		--generate-hashes --allow-unsafe --strip-extras \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header \
+		--output-file deploy/requirements-runtime.lock pyproject.toml
 	rm -rf $(VENV)-lock
 
 clean:

@@ -15,7 +15,7 @@ from typing import Self
 from config.clock import Clock, SystemClock
 from storage.errors import AlreadyExists, IntegrityError, ObjectMissing, StoreRefused, StoreUnavailable
 from storage.metadata import checked
-from storage.store import ArchiveStore, Capabilities, ObjectInfo, Upload, Written
+from storage.store import ArchiveStore, Body, Capabilities, ObjectInfo, Upload, Written
 
 LEAST_PART = 5 * 1024 * 1024
 """Bytes of every part but the last, as S3 wants it."""
@@ -54,7 +54,7 @@ class MemoryStore:
     async def put(
         self,
         key: str,
-        body: bytes,
+        body: Body,
         *,
         sha256: str,
         content_type: str,
@@ -162,7 +162,7 @@ class _MemoryUpload:
         self._number = number
         self._key = key
 
-    async def part(self, body: bytes, sha256: str) -> None:
+    async def part(self, body: Body, sha256: str) -> None:
         """Keep the next part."""
         await asyncio.sleep(0)
         _compare(self._key, body, sha256)
@@ -199,7 +199,7 @@ class _MemoryUpload:
         return begun
 
 
-def _compare(key: str, body: bytes, sha256: str) -> None:
+def _compare(key: str, body: Body, sha256: str) -> None:
     if hashlib.sha256(body).hexdigest() != sha256:
         raise IntegrityError(f"{key} arrived with other bytes than its SHA-256 says", key)
 

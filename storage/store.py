@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol, Self
 
+Body = bytes | memoryview
+"""Bytes to be written; a view lends a buffer for the length of the call, so that nothing is copied."""
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -80,7 +83,7 @@ class Upload(Protocol):
     abort itself is shielded from cancellation. Nothing is visible before `complete`.
     """
 
-    async def part(self, body: bytes, sha256: str) -> None:
+    async def part(self, body: Body, sha256: str) -> None:
         """Send the next part; every one but the last has at least 5 MiB. `sha256` is the part's, in hex."""
         ...
 
@@ -110,7 +113,7 @@ class ArchiveStore(Protocol):
     async def put(
         self,
         key: str,
-        body: bytes,
+        body: Body,
         *,
         sha256: str,
         content_type: str,

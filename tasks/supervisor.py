@@ -98,7 +98,7 @@ class Supervisor:
     def __init__(
         self,
         children: Sequence[Child],
-        signals: list[int],
+        signals: Sequence[int],
         chores: Sequence[Callable[[float], None]] = (),
         *,
         monotonic: Callable[[], float] = time.monotonic,

@@ -26,8 +26,8 @@ class Draft:
         self._part_bytes = part_bytes
         self._twin = twin
         self._whole = hashlib.sha256()
-        self._chunks: list[bytes] = []
-        self._buffered = 0
+        self._buffer = bytearray()
+        self._filled = 0
         self._uploads: dict[str, Upload] = {}
 
     @property
@@ -44,10 +44,9 @@ class Draft:
         """Take the next bytes; sends a part when there is more than one."""
         self._whole.update(chunk)
         self.size += len(chunk)
-        self._chunks.append(chunk)
-        self._buffered += len(chunk)
-        while self._buffered > self._part_bytes:
-            await self._send(self._take(self._part_bytes))
+        self._append(chunk)
+        while self._filled > self._part_bytes:
+            await self._send(self._part_bytes)
 
     async def publish(self, key: str, metadata: Mapping[str, str]) -> Written:
         """Make the bytes visible under `key`, create-only. AlreadyExists when it is taken.
@@ -55,16 +54,28 @@ class Draft:
         Metadata go with a single PUT only: those of an upload in parts were fixed before the hash was known.
         """
         if not self.large:
-            body = self._take(self._buffered)
-            self._chunks, self._buffered = [body], len(body)  # a conflict may yet want them for quarantine
+            body = memoryview(self._buffer)[: self._filled]
             return await self._store.put(
                 key, body, sha256=self.sha256, content_type=self._content_type, metadata=metadata
             )
-        if self._buffered:
-            await self._send(self._take(self._buffered))
+        if self._filled:
+            await self._send(self._filled)
         return await self._uploads[key].complete()  # those left are dropped at the exit
 
-    async def _send(self, body: bytes) -> None:
+    def _append(self, chunk: bytes) -> None:
+        """Copy into the one buffer, which grows to about a part and is then used again and again."""
+        end = self._filled + len(chunk)
+        if end <= len(self._buffer):
+            self._buffer[self._filled : end] = chunk
+        elif self.large:  # a view of it may still be lent out, and what is lent cannot grow
+            self._buffer = self._buffer[: self._filled] + chunk
+        else:
+            self._buffer[self._filled :] = chunk
+        self._filled = end
+
+    async def _send(self, size: int) -> None:
+        """Send the first `size` bytes of the buffer as a part and move the rest to the front."""
+        body = memoryview(self._buffer)[:size]
         sha256 = hashlib.sha256(body).hexdigest()
         for key in (self.key, self._twin):
             if key is None:
@@ -72,14 +83,9 @@ class Draft:
             if key not in self._uploads:
                 self._uploads[key] = await self._store.upload(key, content_type=self._content_type)
             await self._uploads[key].part(body, sha256)
-
-    def _take(self, size: int) -> bytes:
-        """Return exactly `size` buffered bytes and keep the rest."""
-        whole = b"".join(self._chunks)
-        rest = whole[size:]
-        self._chunks = [rest] if rest else []
-        self._buffered = len(rest)
-        return whole[:size] if rest else whole
+        rest = self._filled - size
+        self._buffer[:rest] = self._buffer[size : self._filled]
+        self._filled = rest
 
     async def __aenter__(self) -> Self:
         return self

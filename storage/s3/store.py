@@ -32,7 +32,7 @@ from storage.s3.writing import (
     refuse_existing,
     refuse_rival,
 )
-from storage.store import ArchiveStore, Capabilities, ObjectInfo, Upload, Written
+from storage.store import ArchiveStore, Body, Capabilities, ObjectInfo, Upload, Written
 
 _META = "x-amz-meta-"
 _PAGE = 1000
@@ -73,7 +73,7 @@ class S3Store:
     async def put(
         self,
         key: str,
-        body: bytes,
+        body: Body,
         *,
         sha256: str,
         content_type: str,

@@ -20,6 +20,7 @@ from storage.s3.address import Address
 from storage.s3.answers import Answer, error_in
 from storage.s3.refusals import Operation, explain
 from storage.s3.signing import Signer
+from storage.store import Body
 
 EMPTY_SHA256 = sha256(b"").hexdigest()
 
@@ -61,7 +62,7 @@ class Request:
     key: str = ""
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
+    body: Body = b""
     sha256: str = EMPTY_SHA256
 
 
@@ -70,7 +71,7 @@ class _Body(aiohttp.payload.Payload):
 
     _autoclose = True
 
-    def __init__(self, value: bytes) -> None:
+    def __init__(self, value: Body) -> None:
         super().__init__(value)
         self._size = len(value)
 

@@ -24,7 +24,7 @@ from storage.s3.writing import (
     refuse_existing,
     refuse_rival,
 )
-from storage.store import Capabilities, Written
+from storage.store import Body, Capabilities, Written
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class S3Upload:
         self._bytes = 0
         self._over = False
 
-    async def part(self, body: bytes, sha256: str) -> None:
+    async def part(self, body: Body, sha256: str) -> None:
         """Send the next part."""
         self._must_be_open()
         number = len(self._parts) + 1

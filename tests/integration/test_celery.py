@@ -62,7 +62,10 @@ class Site:
         self.config = folder / "callvault.toml"
         broker = '[broker]\nurl = { env = "BROKER" }' if valkey else ""
         self.config.write_text(CONFIG.format(broker=broker, folder=folder, refusing=refusing))
-        self.environ = launch.environment(self.config, os.environ) | {"HUSH": "hush-hush-hush", "PYTHONWARNINGS": "ignore"}
+        self.environ = launch.environment(self.config, os.environ) | {
+            "HUSH": "hush-hush-hush",
+            "PYTHONWARNINGS": "ignore",
+        }
         if valkey:
             self.environ["BROKER"] = valkey.url
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -106,13 +109,13 @@ class Site:
 
 @pytest.fixture(scope="module")
 def refusing() -> Iterator[str]:
-    """Serve bucket and phone system of a site: both say no at once, so that no task takes long unless it is meant to."""
+    """Serve bucket and phone system of a site: both say no at once, so that no task takes long by accident."""
 
     class No(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_error(403)
 
-        do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
+        do_HEAD = do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - http.server calls them so
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -127,6 +130,7 @@ def refusing() -> Iterator[str]:
 
 @pytest.fixture
 def site(tmp_path: Path, refusing: str, valkey: Valkey) -> Iterator[Site]:
+    """Return a site whose broker is the test process's Valkey, emptied."""
     valkey.flush()
     site = Site(tmp_path, refusing, valkey)
     yield site
@@ -143,6 +147,8 @@ def client(site: Site, valkey: Valkey, clock: FakeClock) -> Iterator[Celery]:
 
 
 def sung(url: str, namespace: str) -> bool:
+    """Tell whether a canary has left its note."""
+
     async def ask() -> bool:
         state = RedisState(url, namespace, SystemClock())
         try:
@@ -154,6 +160,7 @@ def sung(url: str, namespace: str) -> bool:
 
 
 def queued(valkey: Valkey, namespace: str, queue: str) -> list[dict[str, Any]]:
+    """Return the messages that wait in a queue, as they are on the wire."""
     with valkey.client() as asked:
         return [json.loads(text) for text in asked.lrange(f"callvault:{namespace}:{queue}", 0, -1)]
 
@@ -188,6 +195,17 @@ def test_celery_s_own_command_works_too(site: Site, client: Celery, valkey: Valk
     site.start("-m", "celery", "-A", "tasks.app", "worker", "--pool", "solo", "--without-mingle")
     client.send_task(names.CANARY)
     wait_for(lambda: sung(valkey.url, site.namespace), "the canary has sung")
+
+
+def test_a_worker_consumes_again_after_the_broker_was_away(site: Site, client: Celery, valkey: Valkey) -> None:
+    """The broker dies with all its data and comes back: the running worker takes the next canary."""
+    site.start("-m", "tasks.launch", "worker")
+    client.send_task(names.CANARY)
+    wait_for(lambda: sung(valkey.url, site.namespace), "the canary has sung")
+    valkey.restart(keep_data=False)
+    assert not sung(valkey.url, site.namespace)
+    client.send_task(names.CANARY)
+    wait_for(lambda: sung(valkey.url, site.namespace), "the canary has sung again")
 
 
 def test_messages_are_small_and_hold_names_only(site: Site, client: Celery, valkey: Valkey) -> None:
@@ -286,6 +304,7 @@ def test_up_survives_deaths_and_stops_in_time(lone: Site) -> None:
     up = lone.start("-c", UP, str(lone.config))
     url = wait_for(lambda: address(lone.folder / "state"), "the embedded broker answers")
     namespace = lone.namespace
+    assert url is not None
     wait_for(lambda: sung(url, namespace), "the canary has sung")
     top = psutil.Process(up.pid)
 
@@ -300,8 +319,12 @@ def test_up_survives_deaths_and_stops_in_time(lone: Site) -> None:
     for name, process in before.items():
         assert process is not None, name
         process.kill()
-    for name, process in before.items():
-        wait_for(lambda n=name, p=process: (found := role(n)) is not None and found != p, f"{name} is back")
+
+    def back(name: str) -> Callable[[], bool]:
+        return lambda: role(name) not in (None, before[name])
+
+    for name in before:
+        wait_for(back(name), f"{name} is back")
     wait_for(lambda: lone.log.read_text().count('"worker_started"') == 2, "the new worker is ready")
     children = top.children(recursive=True)
     up.send_signal(signal.SIGTERM)

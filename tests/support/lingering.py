@@ -20,6 +20,7 @@ LINGER = "tests.linger"
 
 
 def write(folder: str, line: str) -> None:
+    """Add a line to the diary."""
     with (Path(folder) / "diary").open("a") as diary:
         diary.write(f"{line} {os.getpid()}\n")
 

@@ -12,6 +12,7 @@ NOBODY = "redis://:hush@127.0.0.1:1/0"
 
 
 def source(name: str = "hq", schedule: str = "*/10 * * * *", zone: str | None = None) -> Source:
+    """Return a source that nobody polls."""
     return Source(
         name=name,
         vendor="xivo",
@@ -23,6 +24,7 @@ def source(name: str = "hq", schedule: str = "*/10 * * * *", zone: str | None = 
 
 
 def settings(state_dir: Path, *sources: Source, url: str | None = NOBODY, state_url: str | None = None) -> Settings:
+    """Return settings with these sources, or one called hq."""
     broker = Broker(url=SecretStr(url), state_url=SecretStr(state_url) if state_url else None) if url else None
     return Settings(
         archive=Archive(bucket="acme-calls", endpoint_url="http://127.0.0.1:1", region="eu-west-1"),

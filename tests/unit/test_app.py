@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import itertools
 import logging
 import os
 import subprocess
@@ -84,7 +85,7 @@ def test_no_task_can_outlive_its_message(fresh: Celery) -> None:
     conf = fresh.conf
     limits = [loop.DEADLINE, conf.task_soft_time_limit, conf.task_time_limit, conf.visibility_timeout / 2]
     assert limits == sorted(limits)
-    assert all(later - sooner >= 60 for sooner, later in zip(limits, limits[1:], strict=False))
+    assert all(later - sooner >= 60 for sooner, later in itertools.pairwise(limits))
 
 
 def test_only_json_is_read_and_nothing_is_kept(fresh: Celery) -> None:
@@ -175,9 +176,7 @@ def _logging_as_before() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_logging_as_before")
-def test_celery_logs_through_our_formatter(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_celery_logs_through_our_formatter(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Celery's set-up of logging is replaced by ours, which knows the secrets and the wanted level."""
     monkeypatch.setenv("CALLVAULT_LOG_LEVEL", "warning")
     signals.setup_logging.send(sender=None)

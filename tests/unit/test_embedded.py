@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def client(url: str) -> redis.Redis:
+    """Return a client for the URL."""
     return redis.Redis.from_url(url, decode_responses=True, protocol=2)
 
 

@@ -22,6 +22,7 @@ from tests.support.valkey import Valkey
 
 @pytest.fixture
 async def state(valkey: Valkey, clock: FakeClock) -> AsyncIterator[RedisState]:
+    """Return the state of an installation that has just begun."""
     valkey.flush()
     state = RedisState(valkey.url, "test", clock)
     yield state
@@ -30,10 +31,12 @@ async def state(valkey: Valkey, clock: FakeClock) -> AsyncIterator[RedisState]:
 
 @pytest.fixture
 def told(tmp_path: Path, valkey: Valkey) -> Settings:
+    """Return settings whose broker answers."""
     return settings(tmp_path, url=valkey.url)
 
 
 def by_name(checks: list[Check]) -> dict[str, Check]:
+    """Return the checks by what they asked."""
     return {check.name: check for check in checks}
 
 
@@ -101,7 +104,9 @@ async def test_a_broker_that_may_not_be_asked_is_well(
     """A user without the right to INFO is no reason for alarm."""
     url = valkey.url.replace("://", "://careful:hush@")
     with valkey.client() as client:
-        client.acl_setuser("careful", enabled=True, passwords=["+hush"], categories=["+@all"], commands=["-info"], keys="*")
+        client.acl_setuser(
+            "careful", enabled=True, passwords=["+hush"], categories=["+@all"], commands=["-info"], keys="*"
+        )
         try:
             checks = by_name(await health(settings(tmp_path, url=url), state, MemoryStore(clock=clock), clock))
         finally:
@@ -124,7 +129,9 @@ class Hanging(MemoryStore):
 async def test_a_bucket_that_refuses_is_unhealthy(told: Settings, state: RedisState, clock: FakeClock) -> None:
     """The store's own words say what to do."""
     checks = by_name(await health(told, state, Refusing(clock=clock), clock))
-    assert checks["bucket"] == Check("bucket", ok=False, detail="bucket acme-calls: AccessDenied: give the user s3:PutObject")
+    assert checks["bucket"] == Check(
+        "bucket", ok=False, detail="bucket acme-calls: AccessDenied: give the user s3:PutObject"
+    )
 
 
 async def test_an_answer_always_comes(

@@ -1,5 +1,6 @@
 """Programs that end when the process that started them does."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Keep `main` from replacing the test's own process, and from leashing it."""
     ran: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda program, arguments: ran.append([program, *arguments]))
-    monkeypatch.setattr(leash.ctypes, "CDLL", lambda _: type("Libc", (), {"prctl": staticmethod(lambda *_: 0)}))
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: type("Libc", (), {"prctl": staticmethod(lambda *_: 0)}))
     return ran
 
 
@@ -36,12 +37,10 @@ def test_nothing_is_run_for_a_parent_that_died_meanwhile(ran: list[list[str]]) -
     assert ran == []
 
 
-def test_elsewhere_than_on_linux_the_program_simply_runs(
-    ran: list[list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_elsewhere_than_on_linux_the_program_simply_runs(ran: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Other kernels make no such promise."""
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(leash.ctypes, "CDLL", None)
+    monkeypatch.setattr(ctypes, "CDLL", None)
     leash.main([str(os.getppid()), "/bin/true"])
     assert len(ran) == 1
 

@@ -1,7 +1,8 @@
 """The canary: how it sings, and who sings in its place."""
 
 import asyncio
-from datetime import timedelta
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -13,7 +14,8 @@ from tests.support.valkey import Valkey
 
 
 @pytest.fixture
-async def state(valkey: Valkey, clock: FakeClock):  # type: ignore[no-untyped-def]  # pytest's own way
+async def state(valkey: Valkey, clock: FakeClock) -> AsyncIterator[RedisState]:
+    """Return a state without any note."""
     valkey.flush()
     state = RedisState(valkey.url, "test", clock)
     yield state
@@ -41,8 +43,11 @@ class Alarm:
         self.asleep: list[tuple[float, asyncio.Event]] = []
         self.went_to_sleep = asyncio.Event()
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.clock, name)
+    def now(self) -> datetime:
+        return self.clock.now()
+
+    def monotonic(self) -> float:
+        return self.clock.monotonic()
 
     async def sleep(self, seconds: float) -> None:
         event = asyncio.Event()

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from celery import Celery
-from celery.beat import Scheduler
+from celery.beat import ScheduleEntry, Scheduler
 
 from tasks.names import CANARY, HOUSEKEEPING, POLL
 from tasks.schedule import CronSchedule, beat_schedule
@@ -19,10 +19,12 @@ ROME = ZoneInfo("Europe/Rome")
 
 
 def utc(text: str) -> datetime:
+    """Read a UTC time."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 def ticks(schedule: CronSchedule, after: str, count: int) -> list[str]:
+    """Return the next ticks as day and time in UTC."""
     found, moment = [], utc(after)
     for _ in range(count):
         moment = schedule.next_after(moment)
@@ -31,6 +33,7 @@ def ticks(schedule: CronSchedule, after: str, count: int) -> list[str]:
 
 
 def at(now: str) -> Callable[[], datetime]:
+    """Return a clock that stands still."""
     return lambda: utc(now)
 
 
@@ -43,7 +46,11 @@ def at(now: str) -> Callable[[], datetime]:
         pytest.param("30 2 * * *", ROME, "2026-10-24T12:00", ["25 00:30", "26 01:30"], id="the hour that is repeated"),
         pytest.param("50 2 * * *", ROME, "2026-10-25T01:40", ["26 01:50"], id="from inside the repeated hour"),
         pytest.param(
-            "*/30 * * * *", ROME, "2026-10-25T00:00", ["25 00:30", "25 01:00", "25 01:30", "25 02:00"], id="every half hour"
+            "*/30 * * * *",
+            ROME,
+            "2026-10-25T00:00",
+            ["25 00:30", "25 01:00", "25 01:30", "25 02:00"],
+            id="every half hour",
         ),
         pytest.param("0 0 29 2 *", None, "2026-01-01T00:00", ["29 00:00"], id="a leap day"),
     ],
@@ -130,13 +137,13 @@ def test_a_tick_lapses_before_the_closest_following_one(
 
 def test_a_scheduler_that_starts_owes_everything_once(tmp_path: Path, clock: FakeClock) -> None:
     """Celery's own scheduler finds all entries due at its start, sends each once, and then waits for the clock."""
-    sent = []
+    sent: list[str] = []
 
     class Recording(Scheduler):
-        def apply_async(self, entry, producer=None, advance=True, **kwargs):  # type: ignore[no-untyped-def]  # Celery's
-            sent.append(entry.name)
+        def apply_async(self, entry: ScheduleEntry, *_: object, **__: object) -> None:
+            sent.append(entry.name or "")
 
-        producer = None
+        producer = None  # type: ignore[assignment]  # nothing is sent
 
     app = Celery("test", set_as_current=False, broker="memory://")
     app.conf.beat_schedule = beat_schedule(settings(tmp_path), clock.now())

@@ -12,7 +12,11 @@ from tasks.supervisor import STOP_PATIENCE, Child, Supervisor, noted_signals
 from tests.support.waiting import wait_for
 
 SLEEPER = ("/bin/sleep", "600")
-STUBBORN = (sys.executable, "-c", "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('deaf', flush=True)\ntime.sleep(600)")
+STUBBORN = (
+    sys.executable,
+    "-c",
+    "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('deaf', flush=True)\ntime.sleep(600)",
+)
 
 
 @pytest.fixture
@@ -31,6 +35,7 @@ def children() -> Iterator[Callable[..., Child]]:
 
 
 def ended(child: Child) -> None:
+    """Wait until the child has ended."""
     wait_for(child.gone, "the child has ended")
 
 
@@ -68,7 +73,8 @@ def test_a_child_is_started_once(children: Callable[..., Child]) -> None:
 
 def test_a_child_that_died_is_started_again_after_a_while(children: Callable[..., Child]) -> None:
     """A child that keeps dying is started less and less often, at least once a minute."""
-    child, now, waits = children("/bin/false"), 0.0, []
+    child, now = children("/bin/false"), 0.0
+    waits: list[float] = []
     for _ in range(8):
         child.tend(now)
         ended(child)
@@ -127,7 +133,9 @@ def test_a_restart_kills_what_does_not_end(children: Callable[..., Child], capfd
 
 def test_a_signal_ends_the_children(children: Callable[..., Child]) -> None:
     """The supervisor looks after its children and its chores until a signal comes, then ends all of them."""
-    child, other, signals, looks = children(*SLEEPER), children(*SLEEPER), [], []
+    child, other = children(*SLEEPER), children(*SLEEPER)
+    signals: list[int] = []
+    looks: list[float] = []
     steps = Steps(lambda: None, lambda: signals.append(signal.SIGTERM))
     Supervisor([child, other], signals, [looks.append], monotonic=steps.monotonic, pause=steps.pause).run()
     assert child.gone()
@@ -137,7 +145,8 @@ def test_a_signal_ends_the_children(children: Callable[..., Child]) -> None:
 
 def test_a_second_signal_kills(children: Callable[..., Child], capfd: pytest.CaptureFixture[str]) -> None:
     """Who is in a hurry sends the signal again."""
-    child, signals = children(*STUBBORN), []
+    child = children(*STUBBORN)
+    signals: list[int] = []
 
     def first() -> None:
         wait_for(lambda: "deaf" in capfd.readouterr().out, "the child ignores SIGTERM")
@@ -151,7 +160,8 @@ def test_a_second_signal_kills(children: Callable[..., Child], capfd: pytest.Cap
 
 def test_what_does_not_end_is_killed_in_time(children: Callable[..., Child], capfd: pytest.CaptureFixture[str]) -> None:
     """A child that ignores SIGTERM does not keep the supervisor beyond its patience."""
-    child, signals = children(*STUBBORN), []
+    child = children(*STUBBORN)
+    signals: list[int] = []
 
     def first() -> None:
         wait_for(lambda: "deaf" in capfd.readouterr().out, "the child ignores SIGTERM")

@@ -59,6 +59,7 @@ class Asked:
 
 
 def events(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    """Return what was logged as events."""
     return [dict(record.msg) for record in caplog.records if isinstance(record.msg, dict)]
 
 

@@ -73,7 +73,7 @@ def test_up_runs_worker_and_scheduler_with_an_embedded_broker(idle: Path) -> Non
 
 def test_up_with_a_broker_of_ones_own_starts_none(idle: Path, valkey: Valkey) -> None:
     """With [broker] nothing is started in state_dir."""
-    thread = when(lambda: (idle / "worker").exists(), "the worker runs")
+    thread = when((idle / "worker").exists, "the worker runs")
     assert run_up(settings(idle / "state", url=valkey.url), CONFIG) == 0
     thread.join()
     assert not (idle / "state").exists()
@@ -92,7 +92,7 @@ def test_a_stop_while_the_broker_starts_is_heard(idle: Path, monkeypatch: pytest
     silent.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(600)\n")
     silent.chmod(0o700)
     monkeypatch.setattr(embedded, "server_binary", lambda: silent)
-    thread = when(lambda: (idle / "state" / "valkey" / "valkey.conf").exists(), "the broker is being started")
+    thread = when((idle / "state" / "valkey" / "valkey.conf").exists, "the broker is being started")
     assert run_up(settings(idle / "state", url=None), CONFIG) == 0
     thread.join()
     assert not (idle / "worker").exists()
@@ -166,6 +166,7 @@ class Listening:
 
 @pytest.fixture
 def listening(clock: FakeClock) -> Listening:
+    """Return a watch over two children."""
     return Listening(clock)
 
 
