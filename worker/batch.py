@@ -70,10 +70,9 @@ async def archive_many(
 
     async def work() -> None:
         for recording in waiting:
-            async with services.transfers:
-                if starting:
-                    await starting(recording)
-                outcome = await archive_one(services, desk, recording, watermark)
+            if starting:
+                await starting(recording)
+            outcome = await archive_one(services, desk, recording, watermark)
             if outcome.fate is Fate.GAP:
                 gaps.append((recording, outcome))
             else:
@@ -85,7 +84,7 @@ async def archive_many(
 
     try:
         # twice the connections: while one half writes to the archive, the other half downloads
-        await _together(work, min(services.settings.runtime.transfers, 2 * desk.source.max_connections))
+        await _together(work, min(services.transfers, 2 * desk.source.max_connections))
     finally:
         blamed = _blamed(gaps) if report.archived == before else frozenset()
         for recording, outcome in gaps:

@@ -39,6 +39,10 @@ class SessionExpired(SourceError):
     """401, a token that ran out: log in again, once, and repeat."""
 
 
+class LoginPage(SessionExpired):
+    """A login page came in place of an answer: log in again, once; where it still comes, it is what is served there."""
+
+
 class NotYet(SourceError):
     """The recording is not ready or not synchronised. No failure; look again at the next poll."""
 

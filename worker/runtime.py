@@ -3,7 +3,6 @@
 A `Desk` is what one source needs (gate, HTTP client, connector); `Services` is what all share.
 """
 
-import asyncio
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -40,8 +39,9 @@ class Services:
     store: ArchiveStore
     state: State
     keys: Keys
-    transfers: asyncio.Semaphore
-    """Recordings on their way at once in this process; each may buffer one part."""
+    transfers: int
+    """Recordings of one source on their way at once; each may buffer one part. A share of its own for each
+    source that is worked on at the same time: one that hangs must not take the others'."""
     _desks: dict[str, Desk] = field(default_factory=dict)
 
     def desk(self, source: Source) -> Desk:
@@ -79,7 +79,9 @@ class Services:
         await self.aclose()
 
 
-def make_services(settings: Settings, clock: Clock, store: ArchiveStore, state: State) -> Services:
+def make_services(
+    settings: Settings, clock: Clock, store: ArchiveStore, state: State, sources_at_once: int = 1
+) -> Services:
     """Put the parts together. Opens no connection; call it inside the event loop that will use them."""
     return Services(
         settings=settings,
@@ -87,5 +89,5 @@ def make_services(settings: Settings, clock: Clock, store: ArchiveStore, state: 
         store=store,
         state=state,
         keys=Keys(settings.archive.prefix),
-        transfers=asyncio.Semaphore(settings.runtime.transfers),
+        transfers=max(1, settings.runtime.transfers // max(1, sources_at_once)),
     )

@@ -97,7 +97,8 @@ async def _run(
 ) -> tuple[dict[str, Report], str]:
     clock = SystemClock()
     state = LocalState(settings.runtime.state_dir, settings.archive.namespace, clock)
-    async with make_services(settings, clock, S3Store(settings.archive, clock), state) as services:
+    store = S3Store(settings.archive, clock)
+    async with make_services(settings, clock, store, state, len(sources)) as services:
         try:
             await clean_up(services)
         except StoreError as error:

@@ -226,7 +226,11 @@ class Simulator:
             self.most_at_once = max(self.most_at_once, self._at_once)
         try:
             fault = self._due(purpose, recording)
-            return await (self._faulted(fault, request, handler) if fault else handler(request))
+            answer = await (self._faulted(fault, request, handler) if fault else handler(request))
+            # sent from here rather than by the server, so that a request counts until its last byte is out
+            await answer.prepare(request)
+            await answer.write_eof()
+            return answer
         finally:
             with self._lock:
                 self._at_once -= 1

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.clock import FakeClock
-from worker.errors import Retry, SessionExpired, StopSource
+from worker.errors import LoginPage, NotAudio, Retry, SessionExpired, StopSource
 from worker.rest.session import REFUSED_FOR, Session, TokenFile
 
 
@@ -182,3 +182,16 @@ async def test_one_process_logs_in_at_a_time(phones: Phones, tmp_path: Path, mon
         file.write(token="theirs")
     assert await waiting == "theirs"
     assert phones.logins == 0
+
+
+async def test_a_login_page_that_stays_is_that_answers_trouble(phones: Phones, tmp_path: Path) -> None:
+    """After one fresh login it is no recording, and the source goes on."""
+    session = phones.session(tmp_path)
+
+    async def page(_: str) -> str:
+        raise LoginPage("hq: a login page came")
+
+    with pytest.raises(NotAudio, match="after a fresh login too"):
+        await session.run(page)
+    assert phones.logins <= 2
+    assert await session.run(phones.call)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from config.clock import Clock
-from worker.errors import SessionExpired, StopSource
+from worker.errors import LoginPage, NotAudio, SessionExpired, StopSource
 
 REFUSED_FOR = 900.0
 """Seconds for which a refused login is not tried again: Yeastar's lock after five failures lasts 600."""
@@ -82,7 +82,8 @@ class Session:
         self._one_at_a_time = asyncio.Lock()
 
     async def run(self, call: Callable[[str], Awaitable[T]]) -> T:
-        """Run a call with the token; where it ran out, log in once and repeat. StopSource when that fails too.
+        """Run a call with the token; where it ran out, log in once and repeat. StopSource when that fails too,
+        NotAudio when a login page comes all the same.
 
         A token of another process may have run out as well, so only a login made since this call began
         counts as the one that is allowed.
@@ -95,6 +96,8 @@ class Session:
                 return await call(token)
             except SessionExpired as error:
                 if token == self._made and self._logins > logins:
+                    if isinstance(error, LoginPage):  # the login itself is good: this one answer is no answer
+                        raise NotAudio(f"{error.message}, after a fresh login too") from error
                     raise StopSource(f"{error.message}; a fresh login was refused as well") from error
                 refused.add(token)
 

@@ -20,7 +20,7 @@ from pydantic import SecretStr, model_validator
 
 from config.settings import Source, VendorOptions
 from storage.sidecar import CallFacts, Direction, GapReason
-from worker.errors import BadAnswer, GiveUp, MediaNotFound, NotYet, SessionExpired, SourceError, StopSource
+from worker.errors import BadAnswer, GiveUp, LoginPage, MediaNotFound, NotYet, SessionExpired, SourceError, StopSource
 from worker.model import Page, Readiness, Recording, Unreadable, Window
 from worker.rest.client import Params, Purpose, RestClient, twice
 from worker.rest.decode import text_of, xml_of
@@ -266,7 +266,7 @@ class Verba:
                 raise BadAnswer(f"{what}: a web page came in place of an answer")  # noqa: TRY301 - same way out
         except BadAnswer as error:
             if purpose is not Purpose.LOGIN and _LOGIN.search(text_of(body)):
-                raise SessionExpired(f"{what}: a login page came in place of an answer") from error
+                raise LoginPage(f"{what}: a login page came in place of an answer") from error
             raise
         response = next((e for e in root.iter() if tag_of(e) == "response"), root)
         said = next(("".join(e.itertext()) for e in root.iter() if tag_of(e) == "errormessage"), "")
