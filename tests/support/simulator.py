@@ -257,6 +257,9 @@ class Simulator:
                 return web.Response(status=fault.status, text=told)
             case "reset":  # the connection is cut before an answer
                 return self._cut(request)
+            case "linger":  # the right answer, a little late, so that requests made together are seen together
+                await asyncio.sleep(0.1)
+                return await handler(request)
             case "redirect":
                 return web.Response(status=302, headers=fault.headers)
             case "truncate" | "cut_chunked" | "until_close" | "stall" | "drip" | "gzip" | "cut_gzip":
