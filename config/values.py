@@ -28,7 +28,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _CRON_SAMPLE = datetime(2026, 1, 1, tzinfo=UTC)
 
-BROKER_SCHEMES = ("redis", "rediss", "sentinel", "amqp", "amqps")
+BROKER_SCHEMES = ("redis", "rediss", "amqp", "amqps")
 STATE_SCHEMES = ("redis", "rediss", "unix")
 
 
@@ -186,13 +186,13 @@ def queue_address(schemes: tuple[str, ...]) -> Callable[[str], str]:
         if "cluster" in scheme:
             raise Wrong(
                 f"{scheme}:// cannot be used: Celery changes several keys in one step, which a cluster keeps on "
-                "different machines; write the address of a single Redis or Valkey, or of Sentinel"
+                "different machines; write the address of a single Redis or Valkey"
             )
         if scheme.startswith("valkey"):
             raise Wrong(f"{scheme}:// is not a scheme; Valkey speaks Redis's protocol: write redis:// or rediss://")
         if scheme not in schemes:
             raise Wrong(f'{scheme}:// is not one of {", ".join(schemes)}; write e.g. "{sample}"')
-        first = _split(f"{scheme}://{rest.split(';', maxsplit=1)[0]}", sample)  # sentinels are a list
+        first = _split(f"{scheme}://{rest}", sample)
         if scheme != "unix" and not first.hostname:
             raise Wrong(f'names no host; write e.g. "{sample}"')
         return told

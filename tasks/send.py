@@ -3,23 +3,34 @@
 Tasks are asked for by name, so this knows none of them; any worker carries them out.
 """
 
+from kombu.exceptions import OperationalError
+
+from storage.state import StateUnavailable
 from tasks.app import app
 from tasks.names import ARCHIVE, BACKFILL, POLL
 
 
+def _send(task: str, *words: str) -> None:
+    """Put a task into its queue. StateUnavailable when the broker does not take it: the next poll makes up for it."""
+    try:
+        app.send_task(task, words)
+    except OperationalError as error:
+        raise StateUnavailable(f"the broker does not take {task}: see that it runs ({type(error).__name__})") from error
+
+
 def send_poll(source: str) -> None:
     """Have the source polled now, whatever the clock says."""
-    app.send_task(POLL, (source,))
+    _send(POLL, source)
 
 
 def send_archive(source: str, batch: str) -> None:
     """Have a batch archived."""
-    app.send_task(ARCHIVE, (source, batch))
+    _send(ARCHIVE, source, batch)
 
 
 def send_backfill(source: str, start: str, end: str) -> None:
     """Have a span looked at, its ends in ISO 8601 with offset."""
-    app.send_task(BACKFILL, (source, start, end))
+    _send(BACKFILL, source, start, end)
 
 
 def send_again(source: str, words: dict[str, str]) -> None:

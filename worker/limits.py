@@ -11,9 +11,13 @@ import random
 from datetime import timedelta
 
 from config.clock import Clock
+from config.events import Event
+from config.logs import get_logger
 from config.settings import Source
 from storage.state import Permits, StateUnavailable
 from worker.errors import WaitUntil
+
+log = get_logger()
 
 PATIENCE = 60.0
 """Seconds without any progress after which a source is given up for this pass."""
@@ -88,6 +92,7 @@ class Gate:
 
     async def pause(self, seconds: float, reason: str) -> None:
         """Leave the source alone, from all processes, for so many seconds."""
+        log.warning(Event.SOURCE_PAUSED, source=self._source.name, seconds=round(seconds, 1), detail=reason)
         await self._permits.pause(self._source.name, self._clock.now() + timedelta(seconds=seconds), reason)
 
     def progress(self) -> None:

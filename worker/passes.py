@@ -64,6 +64,7 @@ def note_trouble(report: Report, source: Source, error: SourceError) -> None:
 async def settle_rows(services: Services, desk: Desk, rows: list[Unreadable], report: Report) -> None:
     """Put unreadable rows on record where they have an id; the others are errors of the report."""
     for row in rows:
+        log.warning(Event.ROW_UNREADABLE, source=desk.source.name, recording=row.id, detail=row.detail)
         if row.id is None:
             report.errors.append(f"{desk.source.name} listed a row that cannot be read: {row.detail}")
         else:

@@ -170,6 +170,7 @@ class Transfer:
             return Doubtful(detail)
         key = twin or await self._quarantine_key(received.kind)
         written = await received.draft.publish(key, {"sha256": received.draft.sha256})
+        log.error(Event.QUARANTINED, source=self._desk.source.name, recording=self._recording.id, key=written.key)
         return GiveUp(f"{detail}; kept as {written.key}", reason)
 
     async def _quarantine_key(self, kind: AudioType) -> str:

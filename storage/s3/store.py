@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 import aiohttp
 
 from config.clock import Clock
+from config.events import Event
+from config.logs import get_logger
 from config.settings import Archive
 from storage.errors import IntegrityError
 from storage.keys import Keys
@@ -33,6 +35,8 @@ from storage.s3.writing import (
     refuse_rival,
 )
 from storage.store import ArchiveStore, Body, Capabilities, ObjectInfo, Upload, Written
+
+log = get_logger()
 
 _META = "x-amz-meta-"
 _PAGE = 1000
@@ -57,6 +61,7 @@ class S3Store:
         address = address_of(archive)
         signer = Signer(archive, address.region, clock)
         self._transport = Transport(address, signer, clock, patience or Patience())
+        self._name = archive.bucket
         self._probe_prefix = Keys(archive.prefix).probe("")
         self._page_size = page_size
         self._probing = asyncio.Lock()
@@ -68,6 +73,7 @@ class S3Store:
         async with self._probing:
             if self.capabilities is None:
                 self.capabilities = await self.probe(self._probe_prefix)
+                log.info(Event.STORE_PROBED, bucket=self._name, missing=self.capabilities.shortcomings())
             return self.capabilities
 
     async def put(

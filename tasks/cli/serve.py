@@ -12,6 +12,7 @@ from config.settings import Settings
 from storage.s3.store import S3Store
 from storage.state_redis import RedisState
 from tasks import broker, launch
+from tasks.app import LOG_LEVEL
 from tasks.cli.common import Config, Exit, Json, Level, LogLevel, print_json, read_settings, run_async
 from tasks.embedded import EmbeddedError
 from tasks.health import Check
@@ -21,20 +22,20 @@ from tasks.up import run_up
 
 def up(config: Config = None, log_level: LogLevel = Level.INFO) -> None:
     """Run worker and scheduler together, with an embedded broker when none is configured, until told to stop."""
-    settings, path = read_settings(config, log_level)
+    settings, path = _settings(config, log_level)
     _serve(lambda: run_up(settings, path))
 
 
 def worker(config: Config = None, log_level: LogLevel = Level.INFO) -> None:
     """Run a worker; any number may run, on any number of machines."""
-    settings, path = read_settings(config, log_level)
-    _serve(lambda: _launch("worker", settings, path))
+    settings, _ = _settings(config, log_level)
+    _serve(lambda: _launch("worker", settings))
 
 
 def beat(config: Config = None, log_level: LogLevel = Level.INFO) -> None:
     """Run a scheduler; any number may run, polls are single-flight."""
-    settings, path = read_settings(config, log_level)
-    _serve(lambda: _launch("beat", settings, path))
+    settings, _ = _settings(config, log_level)
+    _serve(lambda: _launch("beat", settings))
 
 
 def health(config: Config = None, json: Json = False, log_level: LogLevel = Level.ERROR) -> None:
@@ -64,9 +65,15 @@ async def _health(settings: Settings) -> list[Check]:
         await state.aclose()
 
 
-def _launch(role: str, settings: Settings, path: Path) -> int:
+def _settings(config: Path | None, level: Level) -> tuple[Settings, Path]:
+    """Read the configuration; file and level are left in the environment, where processes started from here look."""
+    settings, path = read_settings(config, level)
+    os.environ |= {VARIABLE: str(path.absolute()), LOG_LEVEL: level.value}
+    return settings, path
+
+
+def _launch(role: str, settings: Settings) -> int:
     broker.with_broker(settings)  # said here, in one sentence, rather than from inside Celery
-    os.environ[VARIABLE] = str(path.absolute())
     return launch.run(role)
 
 

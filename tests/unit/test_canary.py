@@ -125,14 +125,14 @@ def report_everything(
     """Push every secret through every way into the log."""
     configure_logging(json=as_json, level="debug", secrets=settings.secrets(), stream=out)
     log, theirs = get_logger(), logging.getLogger("aiohttp.client")
-    log.debug(Event.CONFIGURATION_READ, settings=settings, environ=dict(environ))
+    log.debug(Event.POLL_STARTED, settings=settings, environ=dict(environ))
     for secret in secrets:
         basic = base64.b64encode(f"archive:{secret}".encode()).decode()
         for text in (secret, quote(secret, safe=""), f"Basic {basic}", basic, f"https://u:{secret}@h/?x={secret}"):
-            log.debug(Event.LOGIN_FAILED, detail=f"said {text}", rows=[{"deep": (text,)}], raw=text.encode())
+            log.debug(Event.SOURCE_PAUSED, detail=f"said {text}", rows=[{"deep": (text,)}], raw=text.encode())
             theirs.debug("sent %s", {"header": text})
             try:
                 raise ExceptionGroup(f"all of {text}", [ValueError(text), KeyError({"x": text})])  # noqa: TRY301 (the traceback is the point)
             except ExceptionGroup as error:
-                log.exception(Event.TASK_FAILED, error=error)
+                log.exception(Event.BUG, error=error)
                 theirs.exception("failed: %r", error)

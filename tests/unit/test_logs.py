@@ -95,8 +95,8 @@ def test_levels_below_are_left_out() -> None:
     out = configured(level="Warning")
     get_logger().info(Event.POLL_STARTED)
     logging.getLogger("celery").info("starting")
-    get_logger().warning(Event.POLL_FAILED)
-    assert out.record()["event"] == "poll_failed"
+    get_logger().warning(Event.SOURCE_STOPPED)
+    assert out.record()["event"] == "source_stopped"
     with pytest.raises(ValueError, match='"loud" is not a level'):
         configured(level="loud")
 
@@ -163,7 +163,7 @@ def test_configuring_again_replaces() -> None:
 def test_nothing_is_written_before_configuration(capfd: pytest.CaptureFixture[str]) -> None:
     """Until the process has said where its log goes, ours is silent: nothing unredacted slips out."""
     logging.getLogger().handlers[:] = []
-    get_logger().error(Event.POLL_FAILED, password=SECRET)
+    get_logger().error(Event.SOURCE_STOPPED, password=SECRET)
     assert capfd.readouterr() == ("", "")
 
 
@@ -203,8 +203,8 @@ def test_tracebacks_tell_causes_and_no_secrets(*, json: bool, ours: bool) -> Non
         failing()
     except RuntimeError as error:
         if ours:
-            get_logger().exception(Event.TASK_FAILED)
-            get_logger().error(Event.TASK_FAILED, exc_info=error)
+            get_logger().exception(Event.BUG)
+            get_logger().error(Event.BUG, exc_info=error)
         else:
             logging.getLogger("celery").exception("task failed")
             logging.getLogger("celery").error("task failed", exc_info=error)
@@ -241,7 +241,7 @@ def test_a_vendors_text_cannot_forge_a_line(*, json: bool) -> None:
     out = configured(json=json)
     get_logger().info(Event.ROW_UNREADABLE, row=HOSTILE, rows=[HOSTILE], nested={HOSTILE: 1}, **{HOSTILE: 1})
     logging.getLogger(f"x{HOSTILE}").warning(HOSTILE)
-    get_logger().error(Event.POLL_FAILED, exc_info=ValueError(HOSTILE))
+    get_logger().error(Event.SOURCE_STOPPED, exc_info=ValueError(HOSTILE))
     text = out.getvalue()
     assert not any(c in text for c in "\r\x1b\u2028\x85\u202e\x00")
     own = [line for line in text.split("\n") if line and not line.startswith("    | ")]
@@ -254,7 +254,7 @@ def test_lines_for_people() -> None:
     record = {
         "time": "2026-03-05T12:00:00.000Z",
         "level": "warning",
-        "event": "poll_failed",
+        "event": "source_stopped",
         "source": "hq",
         "empty": "",
         "said": 'no "more"',

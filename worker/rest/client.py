@@ -320,7 +320,8 @@ class RestClient:
         said = self.clean(body.decode("utf-8", "replace"))
         error = classify(response.status, purpose, f"{what}: status {response.status}" + (f", {said}" if said else ""))
         wait = retry_after(response.headers, self.clock.now())
-        if isinstance(error, WaitUntil) or (response.status == 503 and wait is not None):
+        # Bandwidth tells its clients to expect 403 as well as 429 for its limits (page "rate limits")
+        if isinstance(error, WaitUntil) or (response.status in (403, 503) and wait is not None):
             seconds = DEFAULT_WAIT if wait is None else wait
             await self._gate.pause(seconds, f"{self.source.name} asked to wait {seconds:.0f} s ({response.status})")
             if seconds <= PATIENCE:  # short waits are sat out at the gate by whoever comes next
