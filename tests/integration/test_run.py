@@ -186,6 +186,7 @@ def test_an_unreachable_phone_system_exits_with_4(make_site: MakeSite) -> None:
     assert code == 4
     assert "hq" in report["errors"][0]
     assert "could not connect" in report["errors"][0]
+    assert "could not connect" in site.callvault("run").output
 
 
 def test_two_runs_of_one_source_do_not_meet(make_site: MakeSite) -> None:

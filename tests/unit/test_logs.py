@@ -263,7 +263,7 @@ def test_lines_for_people() -> None:
         "exception": "Traceback\n  ValueError: x",
     }
     assert as_text(record) == (
-        '2026-03-05T12:00:00.000Z warning  poll_failed source=hq empty="" said="no \\"more\\"" '
+        '2026-03-05T12:00:00.000Z warning  source_stopped source=hq empty="" said="no \\"more\\"" '
         'counts={"listed": 1} tries=3\n    | Traceback\n    |   ValueError: x'
     )
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kombu.exceptions import OperationalError
 
 from config.load import ConfigError
 from storage.errors import StoreRefused, StoreUnavailable
+from storage.state import StateUnavailable
 from tasks import archive as archive_module
 from tasks import backfill as backfill_module
 from tasks import canary as canary_module
@@ -218,3 +220,15 @@ def test_a_process_without_settings_reads_the_file_once(tmp_path: Path, monkeypa
     assert process.settings().sources[0].name == "hq"
     file.unlink()
     assert process.settings().sources[0].name == "hq"
+
+
+def test_a_broker_that_takes_nothing_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking for a task while the broker is away is trouble that passes, not a bug with a traceback."""
+
+    def away(*_: Any) -> None:
+        raise OperationalError("redis://:hush@h refused")
+
+    monkeypatch.setattr(app, "send_task", away)
+    with pytest.raises(StateUnavailable, match="the broker does not take callvault.poll") as caught:
+        send.send_poll("hq")
+    assert "hush" not in str(caught.value)
