@@ -56,7 +56,7 @@ def demo(folder: Folder = Path("demo-archive")) -> None:
     with _simulators() as company:
         config = _configure(folder, company.told)
         settings = load(config, vendor_keys(), os.environ)
-        console.print(f"Five simulated phone systems and an S3 are running; the configuration is {config}")
+        console.print("Five simulated phone systems and an S3 are running")
         with _up(config, folder):
             console.print("`callvault up` is running: worker, scheduler and an embedded Valkey\n")
             well = _watch(console, settings, company.told["finished"])
@@ -191,7 +191,7 @@ async def _count(settings: Settings) -> Counter[tuple[str, str]]:
 
 
 def _table(settings: Settings, expected: dict[str, int], counts: Counter[tuple[str, str]]) -> Table:
-    table = Table("source", "phone system", "finished there", "held", "gaps", "quarantine", "MB")
+    table = Table("source", "phone system", "finished", "held", "gaps", "quarantine", "MB")
     for source in settings.sources:
         name = source.name
         figures = [expected[name], *(counts[name, kind] for kind in ("held", "gaps", "quarantine"))]
@@ -204,11 +204,11 @@ def _picture(console: Console, settings: Settings, folder: Path) -> None:
     bucket = folder / "bucket"
     keys = run_async(_copy(settings, bucket))
     sidecar = next(key for key in keys if "/source=hq/" in key and key.endswith(".json"))
-    console.print(f"\nOne sidecar, {sidecar}:\n")
+    console.print(f"\nOne sidecar, {sidecar}:\n", soft_wrap=True)
     console.print((bucket / sidecar).read_text(), markup=False, soft_wrap=True)
     for key in (key for key in keys if "/gaps/" in key):
         gap = GapRecord.model_validate_json((bucket / key).read_text())
-        console.print(f"A gap, {key}:\n", markup=False)
+        console.print(f"The one gap, {key}:\n", markup=False, soft_wrap=True)
         console.print(f"  {gap.source}, recording {gap.recording_id}: {gap.reason.value}", markup=False)
         console.print(f"  {gap.detail}", markup=False, soft_wrap=True)
     console.print(f"\nEverything is in {folder}: bucket/ as it was, callvault.toml, callvault.log")

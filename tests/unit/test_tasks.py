@@ -229,6 +229,6 @@ def test_a_broker_that_takes_nothing_is_told_in_a_sentence(monkeypatch: pytest.M
         raise OperationalError("redis://:hush@h refused")
 
     monkeypatch.setattr(app, "send_task", away)
-    with pytest.raises(StateUnavailable, match="the broker does not take callvault.poll") as caught:
+    with pytest.raises(StateUnavailable, match=r"the broker does not take callvault\.poll") as caught:
         send.send_poll("hq")
     assert "hush" not in str(caught.value)
