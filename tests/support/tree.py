@@ -36,6 +36,10 @@ class Tree:
         except psutil.NoSuchProcess:
             return []
 
+    def process_children(self) -> list[psutil.Process]:
+        """Return what the command itself started."""
+        return psutil.Process(self.process.pid).children()
+
     def _watch(self) -> None:
         while not self._over.wait(0.05):
             total = 0
