@@ -41,4 +41,4 @@ lock:
 	rm -rf $(VENV)-lock
 
 clean:
-	rm -rf $(VENV) .callvault demo-archive .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info .callvault demo-archive .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,11 +1,4 @@
 """What the process was told (settings, secrets) and how it reports (logging). Imports none of ours."""
 
-from importlib.metadata import PackageNotFoundError, version
-
-
-def callvault_version() -> str:
-    """Return the installed version, such as `0.1.0`; `0+unknown` in a tree that was never installed."""
-    try:
-        return version("callvault")
-    except PackageNotFoundError:
-        return "0+unknown"
+VERSION = "0.1.0"
+"""The one place that says which version this is; the package's metadata are read from here."""

@@ -24,6 +24,9 @@ UtcTime = Annotated[
 ]
 
 
+_READABLE = 64 * 1024  # characters
+
+
 class Direction(StrEnum):
     """Which way a call went, seen from the phone system."""
 
@@ -142,5 +145,10 @@ class GapRecord(_Model):
 
 
 def canonical(model: Sidecar | GapRecord) -> bytes:
-    """Return the object's bytes: UTF-8 JSON in the order of the schema, indented for people, newline at the end."""
-    return json.dumps(model.model_dump(mode="json", by_alias=True), ensure_ascii=False, indent=2).encode() + b"\n"
+    """Return the object's bytes: UTF-8 JSON in the order of the schema, newline at the end.
+
+    Indented for people, but for records so large that nobody reads them: deep ones would grow a hundredfold.
+    """
+    told = model.model_dump(mode="json", by_alias=True)
+    text = json.dumps(told, ensure_ascii=False)
+    return (json.dumps(told, ensure_ascii=False, indent=2) if len(text) < _READABLE else text).encode() + b"\n"

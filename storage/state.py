@@ -10,7 +10,7 @@ machines) and `storage.state_local` (one `callvault run`, a file in `state_dir`)
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class StateUnavailable(Exception):
@@ -33,6 +33,8 @@ class Attempt:
     """A sentence for `status`; redacted by whoever wrote it."""
     crashes: int = 0
     """Tries that ended with the worker's death; counted before the dangerous step, taken back after it."""
+    recording: dict[str, Any] | None = None
+    """The recording as it was listed, JSON-able: what a gap record needs should it be listed no more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ def attempt_fields(attempt: Attempt) -> dict[str, object]:
         "not_before": attempt.not_before.isoformat(),
         "error": attempt.error,
         "crashes": attempt.crashes,
+        "recording": attempt.recording,
     }
 
 
@@ -51,11 +52,12 @@ def attempt_from(fields: object) -> Attempt | None:
     tries, error, crashes = fields.get("tries"), fields.get("error"), fields.get("crashes")
     if not (isinstance(tries, int) and isinstance(error, str) and isinstance(crashes, int)):
         return None
+    recording = fields.get("recording")
     try:
         first, not_before = moment_from(fields.get("first_try_at")), moment_from(fields.get("not_before"))
     except (ValueError, OverflowError):  # overflow: year 1 or 9999 with an offset
         return None
-    return Attempt(first, tries, not_before, error, crashes)
+    return Attempt(first, tries, not_before, error, crashes, recording if isinstance(recording, dict) else None)
 
 
 def attempt_text(attempt: Attempt) -> str:

@@ -16,8 +16,8 @@ from tasks.loop import DEADLINE
 from tasks.names import ARCHIVE, ARCHIVE_QUEUE, BACKFILL, DEFAULT_QUEUE, POLL, POLL_QUEUE, QUEUES
 from tasks.schedule import beat_schedule
 
-SOFT_LIMIT = 840
-HARD_LIMIT = 900
+SOFT_LIMIT = 1640
+HARD_LIMIT = 1700
 """Seconds after which Celery interrupts a task and then kills its process: the second and third line behind the
 deadline of `tasks.loop`. A task that outlived the visibility timeout would run twice at once."""
 

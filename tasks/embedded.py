@@ -87,8 +87,14 @@ class EmbeddedValkey:
         return self._folder / _LOG
 
     def __enter__(self) -> Self:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._take_lock()
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._take_lock()
+        except OSError as error:
+            raise EmbeddedError(
+                f"{self._folder} cannot be used ({error.strerror}): "
+                "set [runtime] state_dir to a folder this user may write"
+            ) from error
         try:
             self.start()
         except BaseException:

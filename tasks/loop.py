@@ -15,7 +15,7 @@ from tasks import stopping
 
 T = TypeVar("T")
 
-DEADLINE = 780.0
+DEADLINE = 1580.0
 """Seconds after which work is cancelled, well before Celery's soft limit, so that cleaning up can finish."""
 GRACE = 8.0
 """Seconds that work may go on once the worker is stopping; multipart uploads are aborted after that."""

@@ -21,6 +21,7 @@ from tasks.broker import state_url, with_broker
 from tasks.liveness import singing
 from tasks.loop import Loop, Unfinished
 from tasks.stopping import FLAG
+from worker.handover import RECORDING_SECONDS
 from worker.runtime import Services, make_services
 from worker.vendors import vendor_keys
 
@@ -93,7 +94,13 @@ def _open() -> Services:
     if _services is None:
         told, clock = settings(), SystemClock()
         store = S3Store(told.archive, clock)
-        _services = make_services(told, clock, store, RedisState(state_url(told), told.archive.namespace, clock))
+        _services = make_services(
+            told,
+            clock,
+            store,
+            RedisState(state_url(told), told.archive.namespace, clock),
+            recording_seconds=RECORDING_SECONDS,
+        )
     return _services
 
 

@@ -75,7 +75,7 @@ class BrokerKeeper:
             log.error(Event.CHILD_DIED, child="broker")
             try:
                 self._valkey.start(_RESTART_PATIENCE)
-            except (EmbeddedError, _Stopped) as error:  # looked at again in a moment, unless we are stopping
+            except (EmbeddedError, OSError, _Stopped) as error:  # looked at again in a moment, unless we are stopping
                 log.error(Event.BROKER_UNREACHABLE, detail=str(error))
 
 

@@ -1,8 +1,8 @@
 """Many recordings of one source at once: concurrency, a deadline, and judging what went wrong as a whole.
 
 What concerns the source or the bucket ends the batch; what concerns one recording is that recording's
-outcome. When many in a row fail in the same way and none succeeds, it is the source that is at fault, not
-each recording: then nothing becomes a gap for it yet.
+outcome. When many fail in the same way and none succeeds, it is the source that is at fault, not each
+recording: then nothing becomes a gap for it yet.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ from worker.runtime import Desk, Services
 Listener = Callable[[Recording, Outcome], None]
 """Told of each outcome, for progress bars."""
 
-_SUSPICIOUS = 5
+_SUSPICIOUS = 10
 """So many gaps of one reason, with nothing archived beside them, are blamed on the source."""
 _HOPELESS = 20
-"""So many failures, with nothing archived before them, end the pass: each costs three tries and some patience."""
+"""So many failures, with nothing archived before them, end the batch: each costs three tries and some patience."""
 _BLAMELESS = frozenset({
     GapReason.TOO_LARGE, GapReason.HASH_MISMATCH, GapReason.CONFLICT, GapReason.CRASHED, GapReason.VENDOR_ERROR,
     GapReason.GAVE_UP, GapReason.TRUNCATED,
@@ -48,13 +48,17 @@ async def archive_many(
     watermark: datetime | None,
     listener: Listener | None = None,
     starting: Callable[[Recording], Awaitable[None]] | None = None,
+    ended: Callable[[Recording], None] | None = None,
+    closing: asyncio.Event | None = None,
 ) -> datetime | None:
     """Archive recordings, the oldest first, several at once; return the start of the oldest left unsettled.
 
     Raises StopSource, WaitUntil and StoreError after the others were cancelled cleanly; the report has
-    what was settled until then.
+    what was settled until then. Recordings that failed before come last, so that old trouble does not keep
+    new recordings waiting; and where nothing but failures comes, the rest is left for the next pass.
     """
-    waiting = iter(recordings)
+    tried = await services.state.attempts(desk.source.name)
+    waiting = iter(sorted(recordings, key=lambda recording: rid(recording.id) in tried))
     before, failed_before = report.archived, report.to_retry
     unsettled: list[datetime] = []
     gaps: list[tuple[Recording, Outcome]] = []
@@ -68,19 +72,29 @@ async def archive_many(
         if listener:
             listener(recording, outcome)
 
+    def tell(trouble: str) -> None:
+        report.errors.append(f"{desk.source.name}: {trouble}")
+        log.error(Event.SOURCE_STOPPED, source=desk.source.name, error="AllFailed", detail=trouble)
+
+    def hopeless() -> bool:
+        return report.archived == before and report.to_retry - failed_before >= _HOPELESS
+
     async def work() -> None:
         for recording in waiting:
+            if hopeless() or (closing is not None and closing.is_set()):
+                settle(recording, Outcome(recording.id, Fate.PENDING, detail="left for the next pass", failed=True))
+                continue
             if starting:
                 await starting(recording)
             outcome = await archive_one(services, desk, recording, watermark)
+            if ended:
+                ended(recording)
             if outcome.fate is Fate.GAP:
                 gaps.append((recording, outcome))
             else:
                 if outcome.fate in (Fate.ARCHIVED, Fate.HELD):
                     await services.state.add_held(desk.source.name, recording.started_at.date(), rid(recording.id))
                 settle(recording, outcome)
-            if report.archived == before and report.to_retry - failed_before >= _HOPELESS:
-                raise StopSource(f"{_HOPELESS} recordings in a row failed and none was archived: {outcome.detail}")
 
     try:
         # twice the connections: while one half writes to the archive, the other half downloads
@@ -88,13 +102,13 @@ async def archive_many(
     finally:
         blamed = _blamed(gaps) if report.archived == before else frozenset()
         for recording, outcome in gaps:
-            if outcome.reason in blamed:
-                settle(recording, await put_off(services, desk, recording, outcome))
-            else:
-                settle(recording, await settle_gap(services, desk, recording, outcome))
+            decide = put_off if outcome.reason in blamed else settle_gap
+            settle(recording, await decide(services, desk, recording, outcome))
     if blamed:
         reasons = ", ".join(sorted(blamed))
-        raise StopSource(f"every recording failed in the same way ({reasons}): {gaps[-1][1].detail}")
+        tell(f"{len(gaps)} recordings failed in the same way ({reasons}) and none was archived: {gaps[-1][1].detail}")
+    if hopeless():
+        tell(f"{_HOPELESS} recordings in a row failed and none was archived; the rest is left for the next pass")
     return min(unsettled, default=None)
 
 

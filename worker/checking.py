@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from config.events import Event
+from config.logs import get_logger
 from config.settings import Source
 from storage.errors import StoreError
 from worker.batch import patiently
 from worker.errors import SourceError
 from worker.model import Window
 from worker.runtime import Services
+
+log = get_logger()
 
 _LOOK_BACK = timedelta(hours=24)
 
@@ -42,6 +46,9 @@ async def check_source(services: Services, source: Source) -> Finding:
         await patiently(desk.gate, source.name, look())
     except SourceError as error:
         return Finding(what, ok=False, detail=error.message, warnings=tuple(warnings))
+    except Exception as error:  # a bug met by one source must not hide what is known of the others
+        log.error(Event.BUG, source=source.name, exc_info=error)
+        return Finding(what, ok=False, detail=f"unexpected {type(error).__name__}; see the log")
     detail = f"logged in; the first page of the last 24 hours has {rows[0]} recording(s)"
     return Finding(what, ok=True, detail=detail, warnings=tuple(warnings))
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from storage.keys import NO_DATE, rid, utc_date
 from storage.state import Attempt
+from worker.errors import BadAnswer, SourceError
 from worker.index import Index, fingerprint
 from worker.model import Readiness, Recording, Unreadable, Window
 from worker.outcome import Report
@@ -31,6 +32,10 @@ class Found:
     """Where the next look begins, when there were more than `limit`; all that started before it was looked at."""
     unsettled: datetime = FAR
     """Start of the oldest recording that must wait; the far future where none must."""
+    vanished: list[tuple[Recording, Attempt]] = field(default_factory=list)
+    """Recordings that failed, are listed no more, and have been waited for long enough."""
+    trouble: SourceError | None = None
+    """Why the listing is not whole; what was listed is good, and the watermark stays before what is missing."""
     watermark: datetime = FAR
     """Every recording of the window that started before this is held or a gap."""
 
@@ -76,19 +81,32 @@ async def discover(services: Services, desk: Desk, window: Window, report: Repor
     look = _Look(services, desk, await services.state.attempts(desk.source.name))
     oldest = _Oldest(limit)
     found = Found()
+    unlisted = FAR
     for span in spans(window, desk.vendor.info.max_window):
-        async for page in listed(desk.vendor, span):
-            found.unreadable += [row for row in page.unreadable if await look.wants_row(row)]
-            for recording in page.recordings:
-                if await look.wants(recording):
-                    oldest.offer(recording)
+        try:
+            async for page in listed(desk.vendor, span):
+                found.unreadable += [row for row in page.unreadable if await look.wants_row(row, span)]
+                if any(row.id is None for row in page.unreadable):  # held for as long as a failing recording is
+                    unlisted = min(unlisted, max(span.start, look.patience_ends))
+                for recording in page.recordings:
+                    if await look.wants(recording):
+                        oldest.offer(recording)
+        except SourceError as error:  # what was listed before it is good
+            found.trouble = found.trouble or error
+            unlisted = min(unlisted, span.start)
+            if not isinstance(error, BadAnswer):
+                break
         if oldest.full and span.end < window.end:
             found.resume_at = span.end
             break
+    if found.trouble and not look.any and not found.unreadable:
+        raise found.trouble
     found.to_archive, cut = oldest.kept()
     found.resume_at = cut or found.resume_at
+    if found.trouble is None and found.resume_at is None:
+        found.vanished = look.vanished(window)
     look.tell(report, cut)
-    found.unsettled = look.oldest_unsettled()
+    found.unsettled = min(look.oldest_unsettled(), unlisted)
     found.watermark = min([r.started_at for r in found.to_archive] + [found.unsettled, found.resume_at or window.end])
     return found
 
@@ -102,6 +120,8 @@ class _Look:
         self._now = services.clock.now()
         self._attempts = attempts
         self._rows: set[str] = set()
+        self._unseen = dict(attempts)
+        self.patience_ends = self._now - desk.source.give_up_after
         # start times by judgement, eight bytes each: a cut made later tells which of them count in this look
         self._starts = {name: array("d") for name in ("listed", "held", "pending", "to_retry", "gaps_on_record")}
 
@@ -109,6 +129,7 @@ class _Look:
         """Take note of the recording, and tell whether it is to be archived now."""
         self._note("listed", recording)
         name, day = rid(recording.id), utc_date(recording.started_at)
+        self._unseen.pop(name, None)
         if await self._index.held(name, day):
             self._note("held", recording)
             return False
@@ -132,16 +153,37 @@ class _Look:
         pending = self._starts["pending"]
         return datetime.fromtimestamp(min(pending), UTC) if pending else FAR
 
+    @property
+    def any(self) -> bool:
+        """Tell whether anything was listed."""
+        return bool(self._starts["listed"])
+
     def _note(self, name: str, recording: Recording) -> None:
         self._starts[name].append(recording.started_at.timestamp())
 
-    async def wants_row(self, row: Unreadable) -> bool:
-        """Tell whether an unreadable row is news: it has no id, or is not on record as it is."""
+    def vanished(self, window: Window) -> list[tuple[Recording, Attempt]]:
+        """Return what failed, was not listed again, and is too old to be waited for; the rest stays pending."""
+        gone = []
+        for attempt in self._unseen.values():
+            recording = Recording.from_json(attempt.recording) if attempt.recording else None
+            if recording is None or recording.started_at not in window:
+                continue
+            if max(attempt.first_try_at, recording.ended_by(self._now)) <= self.patience_ends:
+                gone.append((recording, attempt))
+            else:
+                self._note("pending", recording)
+                self._note("to_retry", recording)
+        return gone
+
+    async def wants_row(self, row: Unreadable, span: Window) -> bool:
+        """Tell whether an unreadable row is news: it has no id, or is neither held nor on record as it is."""
         if row.id is None:
             return True
         if row.id in self._rows:
             return False
         self._rows.add(row.id)
+        if await self._index.held_in(rid(row.id), span):
+            return False
         if await self._index.gap(rid(row.id), NO_DATE) == fingerprint(row.record):
             self._starts["gaps_on_record"].append(0.0)
             return False
@@ -153,7 +195,7 @@ class _Look:
         if attempt is not None and attempt.not_before > self._now:
             self._note("to_retry", recording)
             return True
-        ended = recording.call.ended_at or recording.started_at
+        ended = recording.ended_by(self._now)
         if recording.readiness is Readiness.NOT_YET:
             # one that stays unfinished for longer than the source's patience is looked at, and becomes a gap
             return ended + self._source.give_up_after > self._now

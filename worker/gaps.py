@@ -75,10 +75,19 @@ async def _put(
     try:
         await _write(services, key, gap, metadata, create_only=True)
     except AlreadyExists:
-        before = GapRecord.model_validate_json(await services.store.get(key, max_bytes=_MAX_RECORD))
-        gap = gap.model_copy(update={"first_seen_at": before.first_seen_at, "tries": before.tries + tries})
+        before = _read(await services.store.get(key, max_bytes=_MAX_RECORD))
+        if before is not None:
+            gap = gap.model_copy(update={"first_seen_at": before.first_seen_at, "tries": before.tries + tries})
         await _write(services, key, gap, metadata, create_only=False)
     log.warning(Event.RECORDING_GAP, source=source.name, recording=recording_id, reason=reason.value, detail=detail)
+
+
+def _read(body: bytes) -> GapRecord | None:
+    """Read a gap record back; None when somebody wrote something else there, which is then replaced."""
+    try:
+        return GapRecord.model_validate_json(body)
+    except ValueError:
+        return None
 
 
 async def _write(services: Services, key: str, gap: GapRecord, metadata: dict[str, str], *, create_only: bool) -> None:

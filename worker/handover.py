@@ -6,9 +6,9 @@ takes no others with it, and is given up after a few deaths.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from config.events import Event
 from config.logs import get_logger
@@ -21,12 +21,15 @@ from worker.chain import Batch, Chain
 from worker.errors import SourceError
 from worker.index import Index
 from worker.model import Recording
-from worker.outcome import Outcome, Report
+from worker.outcome import Report
 from worker.passes import note_trouble
 from worker.runtime import Desk, Services
 
 BATCH_SECONDS = 600.0
-"""A batch ends after this time; what it did not settle is left for the next poll."""
+"""After this time a batch begins no further recording; what is left is the next poll's."""
+RECORDING_SECONDS = 900.0
+"""How long one recording may take: the largest by default, 2 GiB, needs 19 Mbit/s. Longer is a failure, to be
+tried again less and less often. Together with `BATCH_SECONDS` this stays below the deadline of a task."""
 BATCH_LEASE = 15.0
 """Seconds after which the batch of a dead process may be taken over."""
 _TAKEOVER_LOOKS = 40  # half a second apart: longer than the lease, so a redelivered message outwaits the dead
@@ -61,8 +64,8 @@ async def archive_batch(
             over = await chain.finish(state, batch)
             if work.following:
                 send(source.name, work.following)
-            elif over and work.again is not None:
-                again(source.name, work.again)
+            elif over and work.again is not None and report.archived + report.held + report.gaps:
+                again(source.name, work.again)  # without any progress the clock's next poll is soon enough
         else:
             await chain.end(state)
         log.info(Event.BATCH_FINISHED, source=source.name, batch=batch, **report.public())
@@ -94,12 +97,12 @@ async def _archived(
 
     desk = services.desk(source)
     watch = _InFlight(services.state, f"inflight:{source.name}:{chain.kind}:{chain.lane(batch)}")
+    closing = asyncio.Event()
+    closes = asyncio.get_running_loop().call_later(BATCH_SECONDS, closing.set)
     try:
-        with contextlib.suppress(TimeoutError):  # its time is up: the next poll sees what is left
-            async with asyncio.timeout(BATCH_SECONDS):
-                await sign_of_life()
-                work_on = _work(services, desk, work, report, watch)
-                await patiently(desk.gate, source.name, work_on, sign_of_life)
+        await sign_of_life()
+        work_on = _work(services, desk, work, report, watch, closing)
+        await patiently(desk.gate, source.name, work_on, sign_of_life)
     except SourceError as error:
         note_trouble(report, source, error)
         return False
@@ -108,23 +111,25 @@ async def _archived(
         log.error(Event.STORE_FAILED, source=source.name, detail=error.message)
         return False
     finally:
+        closes.cancel()
         await asyncio.shield(watch.clear())
     return True
 
 
-async def _work(services: Services, desk: Desk, work: Batch, report: Report, watch: "_InFlight") -> None:
+async def _work(
+    services: Services, desk: Desk, work: Batch, report: Report, watch: "_InFlight", closing: asyncio.Event
+) -> None:
     index = Index(services, desk.source)
     due = [r for r in work.recordings if not await index.held(rid(r.id), utc_date(r.started_at))]
     died_with = await watch.of_the_dead()
     suspects = [r for r in due if await _suspect(services, desk, r, died_with)]
     names = {r.id for r in suspects}
     rest = [r for r in due if r.id not in names]
-    await archive_many(
-        services, desk, rest, report, watermark=work.watermark, starting=watch.begins, listener=watch.ended
-    )
+    archive = partial(archive_many, services, desk, report=report, watermark=work.watermark, closing=closing)
+    await archive(rest, starting=watch.begins, ended=watch.ended)
     for suspect in suspects:
         await watch.alone(suspect)
-        await archive_many(services, desk, [suspect], report, watermark=work.watermark)
+        await archive([suspect])
 
 
 async def _suspect(services: Services, desk: Desk, recording: Recording, died_with: frozenset[str]) -> bool:
@@ -154,7 +159,7 @@ class _InFlight:
         self._rids[rid(recording.id)] = "1"
         await self._state.note(self._name, self._rids)
 
-    def ended(self, recording: Recording, _: Outcome) -> None:
+    def ended(self, recording: Recording) -> None:
         self._rids.pop(rid(recording.id), None)
 
     async def alone(self, recording: Recording) -> None:

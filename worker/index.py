@@ -12,9 +12,11 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from config.settings import Source
+from worker.model import Window
 from worker.runtime import Services
 
 _DAY = timedelta(days=1)
+_MONTH = 31
 _WATERMARK_DAYS = 40  # newest days looked at for a watermark before giving up
 _WATERMARK_LOOKS = 3  # newest sidecars looked at per day
 
@@ -43,6 +45,17 @@ class Index:
         """Tell whether the recording is held."""
         for near in (day, day - _DAY, day + _DAY):
             if rid in await self._held_on(near):
+                return True
+        return False
+
+    async def held_in(self, rid: str, span: Window) -> bool:
+        """Tell whether the recording is held on any day of a span, for rows whose own day cannot be read.
+
+        Looks at a month at most: such rows come with spans of days, and a wrong no costs a gap record.
+        """
+        days = min((span.end - span.start) // _DAY + 1, _MONTH)
+        for ago in range(days + 1):
+            if rid in await self._held_on(span.end.date() - ago * _DAY):
                 return True
         return False
 

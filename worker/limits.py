@@ -8,6 +8,7 @@ background for as long as it is held.
 import asyncio
 import contextlib
 import random
+from collections.abc import Iterator
 from datetime import timedelta
 
 from config.clock import Clock
@@ -50,6 +51,7 @@ class Gate:
         self._rate = source.requests_per_second or default_rate
         self._here = asyncio.Semaphore(source.max_connections)
         self._tokens: set[str] = set()
+        self._excused = 0
         self._leaving: set[asyncio.Task[None]] = set()
         self._renewer: asyncio.Task[None] | None = None
         self._progress_at = self._empty_since = clock.monotonic()
@@ -83,12 +85,15 @@ class Gate:
         await asyncio.shield(giving_back)
 
     async def keep_pace(self) -> None:
-        """Wait for this request's place in the source's pace."""
-        if self._rate:
-            wait = await self._permits.reserve(self._source.name, self._rate)
-            if wait > 0:
-                await self._clock.sleep(wait)
-                self.progress()  # our own waiting is not the source's silence
+        """Wait for this request's place in the source's pace, and for the end of a pause asked for meanwhile."""
+        while True:
+            if self._rate:
+                wait = await self._permits.reserve(self._source.name, self._rate)
+                if wait > 0:
+                    await self._clock.sleep(wait)
+                    self.progress()  # our own waiting is not the source's silence
+            if not await self.sit_out_pause():
+                return  # else book again: who waited must not all go at once
 
     async def pause(self, seconds: float, reason: str) -> None:
         """Leave the source alone, from all processes, for so many seconds."""
@@ -101,18 +106,34 @@ class Gate:
 
     def idle_seconds(self) -> float:
         """Return for how long requests were open, one after the other, without any progress; 0 when none is open."""
-        return self._clock.monotonic() - self._progress_at if self._tokens else 0.0
+        return self._clock.monotonic() - self._progress_at if self._tokens and not self._excused else 0.0
 
-    async def sit_out_pause(self) -> None:
-        """Wait until the source may be asked again; WaitUntil as for `enter`. For requests within a held slot."""
+    @contextlib.contextmanager
+    def excused(self) -> Iterator[None]:
+        """Do not take the time of this block, in which the archive is waited for, for the source's silence."""
+        self._excused += 1
+        try:
+            yield
+        finally:
+            self._excused -= 1
+            self.progress()
+
+    async def sit_out_pause(self) -> bool:
+        """Wait until the source may be asked again; WaitUntil as for `enter`. For requests within a held slot.
+
+        Returns whether there was anything to wait for.
+        """
+        waited = False
         while pause := await self._permits.paused(self._source.name):
             seconds = (pause.until - self._clock.now()).total_seconds()
-            if seconds <= 0:
-                return
+            if seconds <= 0:  # over since it was looked up
+                break
             if seconds > PATIENCE:
                 raise WaitUntil(pause.reason, seconds)
             await self._clock.sleep(seconds)
             self.progress()
+            waited = True
+        return waited
 
     async def _give_back(self, token: str) -> None:
         try:

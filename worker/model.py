@@ -65,6 +65,11 @@ class Recording:
         assert started is not None  # noqa: S101 - the constructor of every connector sets it
         return started
 
+    def ended_by(self, now: datetime) -> datetime:
+        """Return the call's end; its start where the end is unknown, or too far ahead to be believed."""
+        ended = self.call.ended_at
+        return ended if ended is not None and ended <= now + timedelta(days=1) else self.started_at
+
     def noting(self, *notes: str) -> "Recording":
         """Return the recording with further warnings."""
         return replace(self, notes=self.notes + notes)
@@ -117,3 +122,5 @@ class Page:
     unreadable: tuple[Unreadable, ...] = field(default=())
     again: bool = False
     """Part of a deliberate second look at the same listing: holding nothing new is no sign of going in circles."""
+    total: int | None = None
+    """How many different recordings the listing announces, told with its last page."""

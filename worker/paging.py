@@ -52,6 +52,9 @@ async def _walked(vendor: Vendor, span: Window) -> AsyncIterator[Page]:
         fresh = _unseen(page, seen)
         yield replace(fresh, recordings=tuple(r for r in fresh.recordings if r.started_at in span))
         if page.next is None:
+            if page.total is not None and len(seen) < page.total:
+                detail = f"the list announces {page.total} recordings and gave {len(seen)} different ones"
+                yield Page((), None, (Unreadable(None, detail, {"total": page.total, "rows": len(seen)}),))
             return
         if page.next in cursors:
             raise BadAnswer(f"{title}: the listing from {span.start} to {span.end} points back to a page already read")

@@ -3,6 +3,7 @@
 The tries within a pass are here, and the table from errors to fates; one try is `worker.transfer`.
 """
 
+import asyncio
 import random
 from datetime import datetime, timedelta
 
@@ -11,7 +12,7 @@ from config.logs import get_logger
 from storage.errors import StoreError
 from storage.keys import rid
 from storage.sidecar import GapReason
-from storage.state import Attempt
+from storage.state import Attempt, StateUnavailable
 from worker.errors import GiveUp, MediaNotFound, NotAudio, NotYet, Retry, SourceError, StopSource, Truncated, WaitUntil
 from worker.gaps import write_gap
 from worker.model import Readiness, Recording
@@ -39,15 +40,16 @@ async def archive_one(services: Services, desk: Desk, recording: Recording, wate
     """
     known = await services.state.attempt(desk.source.name, rid(recording.id))
     try:
-        outcome = await _archived(services, desk, recording, known, watermark)
-    except (StopSource, WaitUntil, StoreError):
+        async with asyncio.timeout(services.recording_seconds) as limit:
+            outcome = await _archived(services, desk, recording, known, watermark)
+    except (StopSource, WaitUntil, StoreError, StateUnavailable):
         raise
     except NotYet as error:
-        return Outcome(recording.id, Fate.PENDING, detail=error.message)
+        return await _later(services, desk, recording, known, error.message, GapReason.GAVE_UP, failed=False)
     except MediaNotFound as error:
-        ended = recording.call.ended_at or recording.started_at
-        if services.clock.now() < ended + _SYNCHRONISED:
-            return Outcome(recording.id, Fate.PENDING, detail=f"{error.message}; nodes may still synchronise")
+        if services.clock.now() < recording.ended_by(services.clock.now()) + _SYNCHRONISED:
+            detail = f"{error.message}; nodes may still synchronise"
+            return await _later(services, desk, recording, known, detail, GapReason.MEDIA_MISSING, failed=False)
         return Outcome(recording.id, Fate.GAP, reason=GapReason.MEDIA_MISSING, detail=error.message)
     except (GiveUp, NotAudio) as error:
         return Outcome(recording.id, Fate.GAP, reason=error.reason, detail=error.message)
@@ -55,6 +57,9 @@ async def archive_one(services: Services, desk: Desk, recording: Recording, wate
         reason = GapReason.TRUNCATED if isinstance(error, Truncated) else GapReason.GAVE_UP
         return await _later(services, desk, recording, known, error.message, reason)
     except Exception as error:
+        if limit.expired():
+            detail = f"not archived within {services.recording_seconds:.0f} s; is the network wide enough for its size?"
+            return await _later(services, desk, recording, known, detail, GapReason.GAVE_UP)
         log.exception(Event.BUG, source=desk.source.name, recording=recording.id)
         detail = f"unexpected {type(error).__name__}; see the log"
         return await _later(services, desk, recording, known, detail, GapReason.GAVE_UP)
@@ -96,7 +101,7 @@ async def _archived(
         raise Retry(f"still {recording.vendor_state!r} at the phone system")
     if known is not None and known.crashes >= MAX_CRASHES:
         raise GiveUp(f"the worker died {known.crashes} times while archiving it", GapReason.CRASHED)
-    described = await desk.vendor.describe(recording)
+    described = await _described(services, desk, recording, known)
     transfer = Transfer(services, desk, described, watermark)
     attempt = 0
     while True:
@@ -110,19 +115,36 @@ async def _archived(
                 await services.clock.sleep(_PAUSE * 3 ** (attempt - 1) * random.uniform(0.5, 1))  # noqa: S311 - jitter
 
 
+async def _described(services: Services, desk: Desk, recording: Recording, known: Attempt | None) -> Recording:
+    """Ask for what enriches the sidecar; when that has failed for too long, the audio is archived without it."""
+    try:
+        return await desk.vendor.describe(recording)
+    except Retry as error:
+        if known is None or services.clock.now() - known.first_try_at < desk.source.give_up_after:
+            raise
+        return recording.noting(f"details could not be had: {error.message}")
+
+
 async def _later(
-    services: Services, desk: Desk, recording: Recording, known: Attempt | None, detail: str, reason: GapReason
+    services: Services,
+    desk: Desk,
+    recording: Recording,
+    known: Attempt | None,
+    detail: str,
+    reason: GapReason,
+    *,
+    failed: bool = True,
 ) -> Outcome:
     """Remember the failure and when to try again; too old a failure is a gap."""
     now = services.clock.now()
     first = known.first_try_at if known else now
     tries = known.tries + 1 if known else 1
-    since = max(first, recording.call.ended_at or recording.started_at)
+    since = max(first, recording.ended_by(now))
     if known is not None and now - since >= desk.source.give_up_after:
         return Outcome(recording.id, Fate.GAP, reason=reason, detail=f"{detail} ({tries} tries since {first:%F %R}Z)")
     backoff = timedelta(0) if tries == 1 else min(_FIRST_BACKOFF * 2 ** min(tries - 2, 10), _LONGEST_BACKOFF)
     crashes = known.crashes if known else 0
-    attempt = Attempt(first, tries, now + backoff, detail, crashes)
+    attempt = Attempt(first, tries, now + backoff, detail, crashes, recording.to_json())
     await services.state.save_attempt(desk.source.name, rid(recording.id), attempt)
     log.warning(Event.RECORDING_PENDING, source=desk.source.name, recording=recording.id, tries=tries, detail=detail)
-    return Outcome(recording.id, Fate.PENDING, detail=detail, failed=True)
+    return Outcome(recording.id, Fate.PENDING, detail=detail, failed=failed)

@@ -14,16 +14,16 @@ from config.events import Event
 from config.logs import get_logger
 from config.settings import Source
 from storage.errors import StoreError
-from storage.state import Lease
+from storage.state import Lease, StateUnavailable
 from worker.batch import patiently
 from worker.chain import Chain
 from worker.discovery import Found, discover
 from worker.errors import SourceError
 from worker.model import Window
 from worker.outcome import Report
-from worker.passes import note_trouble, settle_rows
+from worker.passes import note_bug, note_trouble, settle_oddities
 from worker.runtime import Desk, Services
-from worker.span import current_watermark, window_of
+from worker.span import current_window
 
 LIMIT = 1000
 """Recordings handed over by one poll."""
@@ -55,13 +55,13 @@ async def poll(services: Services, source: Source, send: Send, backfill: Backfil
     """
 
     async def work(desk: Desk, report: Report, lease: Lease) -> None:
-        watermark = await current_watermark(services, source)
-        window = window_of(source, watermark, services.clock.now())
-        found = await _look(services, desk, window, report)
+        found = await _look(services, desk, await current_window(services, source), report)
         await services.state.set_watermark(source.name, found.watermark, lease.fence)
         report.watermark = found.watermark
         again: dict[str, str] | None = {} if found.resume_at else None
         await _hand_over(services, Chain.new(source.name, "poll", services.settings.lanes), found, send, again)
+        if found.trouble:
+            raise found.trouble
 
     ended, report = await _alone(services, source, "poll", work)
     if ended is not Polled.UNDER_WAY:
@@ -82,6 +82,8 @@ async def backfill(services: Services, source: Source, window: Window, send: Sen
         found = await _look(services, desk, window, report)
         note = backfill_note(source)
         asked = await services.state.noted(note)
+        if asked and asked["to"] != window.end.isoformat():
+            return  # another span has been asked for since
         done = not found.to_archive and found.watermark == window.end
         await services.state.note(
             note,
@@ -94,6 +96,8 @@ async def backfill(services: Services, source: Source, window: Window, send: Sen
         )
         again = {"from": found.watermark.isoformat(), "to": window.end.isoformat()}
         await _hand_over(services, Chain.new(source.name, "backfill", services.settings.lanes), found, send, again)
+        if found.trouble:
+            raise found.trouble
 
     ended, _ = await _alone(services, source, "backfill", work)
     return ended
@@ -127,6 +131,11 @@ async def _alone(
         report.errors.append(error.message)
         log.error(Event.STORE_FAILED, source=source.name, detail=error.message)
         return Polled.TROUBLE, report
+    except StateUnavailable:
+        raise
+    except Exception as error:  # noqa: BLE001 - noted for `status`, where a task that died would leave nothing
+        note_bug(report, source, error)
+        return Polled.TROUBLE, report
     finally:
         await asyncio.shield(lease.release())
     return Polled.DONE, report
@@ -134,7 +143,7 @@ async def _alone(
 
 async def _look(services: Services, desk: Desk, window: Window, report: Report) -> Found:
     found = await discover(services, desk, window, report, LIMIT)
-    await settle_rows(services, desk, found.unreadable, report)
+    await settle_oddities(services, desk, found, report)
     return found
 
 

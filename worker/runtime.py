@@ -42,6 +42,8 @@ class Services:
     transfers: int
     """Recordings of one source on their way at once; each may buffer one part. A share of its own for each
     source that is worked on at the same time: one that hangs must not take the others'."""
+    recording_seconds: float | None = None
+    """How long one recording may take; None where nobody waits for the process."""
     _desks: dict[str, Desk] = field(default_factory=dict)
 
     def desk(self, source: Source) -> Desk:
@@ -80,7 +82,12 @@ class Services:
 
 
 def make_services(
-    settings: Settings, clock: Clock, store: ArchiveStore, state: State, sources_at_once: int = 1
+    settings: Settings,
+    clock: Clock,
+    store: ArchiveStore,
+    state: State,
+    sources_at_once: int = 1,
+    recording_seconds: float | None = None,
 ) -> Services:
     """Put the parts together. Opens no connection; call it inside the event loop that will use them."""
     return Services(
@@ -90,4 +97,5 @@ def make_services(
         state=state,
         keys=Keys(settings.archive.prefix),
         transfers=max(1, settings.runtime.transfers // max(1, sources_at_once)),
+        recording_seconds=recording_seconds,
     )

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from config.settings import Source
 from worker.index import archived_watermark
-from worker.model import Window
+from worker.model import Recording, Window
 from worker.runtime import Services
 
 
@@ -22,5 +22,22 @@ def window_of(source: Source, watermark: datetime | None, now: datetime) -> Wind
     first = source.start_from or now - source.lookback
     if watermark is None:
         return Window(min(first, now), now)
-    start = watermark - source.lookback
+    start = min(watermark, now) - source.lookback  # a clock that ran ahead may have moved it into the future
     return Window(min(max(start, source.start_from) if source.start_from else start, now), now)
+
+
+async def current_window(services: Services, source: Source) -> Window:
+    """Return the window a regular pass lists now: that of `window_of`, and back to the oldest recording being retried.
+
+    So a recording that keeps failing stays in view even where no watermark remembers it yet. Retries of old
+    spans that were asked for by hand are left to whoever asked.
+    """
+    now = services.clock.now()
+    window = window_of(source, await current_watermark(services, source), now)
+    start = window.start
+    for attempt in (await services.state.attempts(source.name)).values():
+        if attempt.recording:
+            started = Recording.from_json(attempt.recording).started_at
+            if started >= attempt.first_try_at - source.lookback:
+                start = min(start, started)
+    return Window(start, window.end)

@@ -26,6 +26,8 @@ _DURATION = re.compile(
     r"P(?:(?P<days>\d{1,5})D)?(?:T(?:(?P<hours>\d{1,5})H)?(?:(?P<minutes>\d{1,7})M)?(?:(?P<seconds>\d{1,9}(?:\.\d{1,9})?)S)?)?"
 )
 
+_LONGEST = 31 * 86400.0  # seconds
+
 
 def local_to_utc(text: str, zone: ZoneInfo, formats: Sequence[str] = PRINTED) -> tuple[datetime, str | None]:
     """Read a printed local time; return it in UTC, and a sentence where the clock change makes it uncertain.
@@ -157,3 +159,13 @@ def _utc(moment: datetime) -> datetime:
         return moment.astimezone(UTC)
     except OverflowError as error:
         raise ValueError(f"{moment.replace(tzinfo=None)} is out of range") from error
+
+
+def end_of(start: datetime, seconds: float | None) -> datetime | None:
+    """Return when a call ended; None where its duration is unknown, negative or longer than any call (a month)."""
+    if seconds is None or not 0 <= seconds <= _LONGEST:
+        return None
+    try:
+        return start + timedelta(seconds=seconds)
+    except OverflowError:  # beyond the year 9999
+        return None

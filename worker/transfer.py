@@ -8,7 +8,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 
-from config import callvault_version
+from config import VERSION
 from config.events import Event
 from config.logs import get_logger
 from storage.errors import AlreadyExists, ObjectMissing
@@ -73,8 +73,8 @@ class Transfer:
             async with Draft(self._services.store, media_key, kind.content_type, part, twin) as draft:
                 async for chunk in stream.chunks():
                     self._refuse_too_large(draft.size + len(chunk))
-                    await draft.feed(chunk)
-                    self._desk.gate.progress()  # the time the archive took is not the source's silence
+                    with self._desk.gate.excused():
+                        await draft.feed(chunk)
                 await stream.aclose()  # the source's slot is free while we write
                 warnings = ("the phone system sent it compressed; archived decompressed",) if stream.compressed else ()
                 return await self._settle(_Received(draft, kind, head, warnings, stream.framed), twin)
@@ -169,7 +169,10 @@ class Transfer:
             self._evidence = True
             return Doubtful(detail)
         key = twin or await self._quarantine_key(received.kind)
-        written = await received.draft.publish(key, {"sha256": received.draft.sha256})
+        try:
+            written = await received.draft.publish(key, {"sha256": received.draft.sha256})
+        except AlreadyExists as error:  # another worker took the number just now
+            return Retry(f"{detail}; {error}")
         log.error(Event.QUARANTINED, source=self._desk.source.name, recording=self._recording.id, key=written.key)
         return GiveUp(f"{detail}; kept as {written.key}", reason)
 
@@ -199,9 +202,7 @@ class Transfer:
                 vendor_hash=verdict,
                 warnings=tuple(warnings),
             ),
-            archive=ArchiveFacts(
-                archived_at=self._services.clock.now(), archived_by=f"callvault {callvault_version()}"
-            ),
+            archive=ArchiveFacts(archived_at=self._services.clock.now(), archived_by=f"callvault {VERSION}"),
             vendor_record=recording.record,
         )
         body = canonical(sidecar)

@@ -13,7 +13,7 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
-from config import callvault_version
+from config import VERSION
 from config.clock import Clock
 from storage.errors import StoreRefused, StoreUnavailable
 from storage.s3.address import Address
@@ -157,7 +157,7 @@ class Transport:
                 auto_decompress=False,
                 trust_env=False,
                 skip_auto_headers=("Content-Type",),  # one that is sent must have been signed
-                headers={"Accept-Encoding": "identity", "User-Agent": f"callvault/{callvault_version()}"},
+                headers={"Accept-Encoding": "identity", "User-Agent": f"callvault/{VERSION}"},
             )
         return self._session
 

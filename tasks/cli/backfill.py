@@ -15,7 +15,7 @@ from config.settings import Settings, Source
 from storage.state import State, StateUnavailable
 from storage.state_redis import RedisState
 from tasks import broker
-from tasks.cli.common import Config, Exit, Json, Level, LogLevel, print_json, read_settings, run_async
+from tasks.cli.common import Config, Exit, Json, Level, LogLevel, print_json, read_settings, run_async, usage
 from tasks.cli.run import chosen, span
 from tasks.send import send_backfill
 from worker.model import Window
@@ -54,6 +54,12 @@ async def _backfill(settings: Settings, source: Source, window: Window, *, wait:
     state = RedisState(broker.state_url(settings), settings.archive.namespace, SystemClock())
     try:
         start, end = window.start.isoformat(), window.end.isoformat()
+        under_way = await state.noted(backfill_note(source))
+        if under_way and not under_way["done"] and (under_way["from"], under_way["to"]) != (start, end):
+            raise usage(
+                f"a backfill of {source.name} from {under_way['from']} to {under_way['to']} is not done yet, it is at "
+                f"{under_way['at']}: wait for it, or ask for the same span to look on"
+            )
         await state.note(backfill_note(source), {"from": start, "at": start, "to": end, "done": ""})
         await asyncio.to_thread(send_backfill, source.name, start, end)
         if wait:
@@ -72,11 +78,13 @@ async def _look_on(state: State, source: Source, window: Window, *, quiet: bool)
         shown = ""
         while True:
             told = await state.noted(backfill_note(source))
-            at = datetime.fromisoformat(told["at"]) if told else window.start
+            if not told:
+                raise StateUnavailable("the broker has forgotten the backfill (was it emptied?): ask for it again")
+            at = datetime.fromisoformat(told["at"])
             bar.update(task, completed=(at - window.start).total_seconds())
             if not console.is_terminal and at.isoformat() != shown:
                 shown = at.isoformat()
                 console.print(f"{source.name}: everything before {at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z is settled")
-            if told.get("done"):
+            if told["done"]:
                 return
             await asyncio.sleep(_LOOK_EVERY)

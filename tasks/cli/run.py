@@ -8,9 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from config.clock import SystemClock
+from config.events import Event
+from config.logs import get_logger
 from config.settings import Settings, Source
-from storage.errors import StoreError
+from storage.errors import StoreError, StoreRefused
 from storage.s3.store import S3Store
+from storage.state import StateUnavailable
 from storage.state_local import LocalState
 from tasks.cli.common import Config, Exit, Json, Level, LogLevel, print_json, read_settings, run_async, usage
 from tasks.cli.progress import watching
@@ -20,6 +23,9 @@ from worker.outcome import Report
 from worker.passes import Watcher, run_source
 from worker.runtime import Services, make_services
 
+log = get_logger()
+
+_FIRST_YEAR, _LAST_YEAR = 1971, 2100  # a day's room on both sides for zones and widened windows
 _LOCK_SECONDS = 60.0  # the lease is a file lock: it goes with the process, this number plays no part
 
 
@@ -85,6 +91,8 @@ def moment(option: str, text: str) -> datetime:
         raise usage(
             f"{option} {text}: write a time such as 2026-03-01T00:00:00Z or a date such as 2026-03-01"
         ) from error
+    if not _FIRST_YEAR <= value.year <= _LAST_YEAR:
+        raise usage(f"{option} {text}: write a time between {_FIRST_YEAR} and {_LAST_YEAR}")
     if value.tzinfo is None:
         if len(text) > len("2026-03-01"):
             raise usage(f"{option} {text}: the time has no offset; end it in Z for UTC or in one such as +01:00")
@@ -101,6 +109,8 @@ async def _run(
     async with make_services(settings, clock, store, state, len(sources)) as services:
         try:
             await clean_up(services)
+        except StoreRefused as error:  # the right to list uploads may be missing; archiving does without
+            log.warning(Event.STORE_FAILED, detail=error.message)
         except StoreError as error:
             return {}, error.message
         reports = await asyncio.gather(*(_alone(services, source, window, watcher) for source in sources))
@@ -108,7 +118,10 @@ async def _run(
 
 
 async def _alone(services: Services, source: Source, window: Window | None, watcher: Watcher | None) -> Report:
-    lease = await services.state.lease(f"run-{source.name}", _LOCK_SECONDS)
+    try:
+        lease = await services.state.lease(f"run-{source.name}", _LOCK_SECONDS)
+    except StateUnavailable as error:
+        return Report(errors=[str(error)], unusable=True)
     if lease is None:
         return Report(errors=[f"another run of {source.name} is under way on this machine; this one left it alone"])
     try:

@@ -22,6 +22,7 @@ PAYLOADS = Path(__file__).parents[1] / "payloads" / "catapult"
 
 
 class TestCatapult(VendorContract):
+    media_401_stops = False
     simulator = SimulatedCatapult
     vendor = Catapult
     states: ClassVar[Mapping[str, Readiness]] = {

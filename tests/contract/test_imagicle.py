@@ -35,6 +35,7 @@ def payload(name: str) -> bytes:
 class TestImagicle(VendorContract):
     simulator = SimulatedImagicle
     vendor = Imagicle
+    media_401_stops = False
     states: ClassVar = {"saving": Readiness.READY, "error": Readiness.READY}
     tells_agent = True
 

@@ -43,7 +43,8 @@ class TestVerba(VendorContract):
     async def test_documented_fields_are_read_wherever_they_stand(self, site: Site, phones: SimulatedVerba) -> None:
         """The list may be the root, and each of the names that its times, ids and directions are known by counts."""
         phones.fault("answer", "list", body=payload("search-calls.xml"))
-        (page,) = await site.pages()
+        page, repeated = await site.pages()
+        assert (repeated.recordings, repeated.unreadable) == ((), ())
         first, second, third, last = page.recordings
         assert first.started_at == datetime(2026, 3, 5, 9, 2, 19, 673000, tzinfo=UTC)
         assert first.call.ended_at == datetime(2026, 3, 5, 9, 2, 24, 325000, tzinfo=UTC)
@@ -123,7 +124,7 @@ class TestVerba(VendorContract):
     async def test_the_search_is_in_local_time_and_wide_enough(self, site: Site, phones: SimulatedVerba) -> None:
         """The window goes out in the server's zone, an hour earlier and a day and an hour later, oldest first."""
         await site.recordings(Window(DAY, DAY + timedelta(hours=4)))
-        (search,) = [seen for seen in phones.requests if seen.purpose == "list"]
+        search = next(seen for seen in phones.requests if seen.purpose == "list")
         assert (search.query["start"], search.query["end"]) == ("2026-03-05 00:00:00", "2026-03-06 06:00:00")
         assert (search.query["orderby"], search.query["order"], search.query["pagefirst"]) == ("start_time", "asc", "0")
 
@@ -131,7 +132,28 @@ class TestVerba(VendorContract):
         """Small windows rather than deep pages, and no call twice."""
         found = await site.recordings(Window(DAY - timedelta(days=2), DAY + timedelta(days=1)))
         assert [r.id for r in found] == [c.id for c in phones.calls]
-        assert phones.count("list") == 3
+        assert phones.count("list") <= 3 * 2  # days, each with the empty page that ends it
+
+    async def test_a_server_with_shorter_pages_is_read_to_its_end(
+        self, site: Site, phones: SimulatedVerba, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A page shorter than it was asked for is not the last: only an empty one is."""
+        inner = phones._search
+        monkeypatch.setattr(phones, "_search", lambda told: inner({**told, "pagelen": "3"}))
+        assert len(await site.recordings()) == len(phones.calls)
+        pages = [seen.query["pagefirst"] for seen in phones.requests if seen.purpose == "list"]
+        assert pages == ["0", "3", "6", "7"]
+
+    @pytest.mark.parametrize("size", [2, 100])
+    async def test_a_server_without_pages_is_asked_twice(
+        self, site: Site, phones: SimulatedVerba, monkeypatch: pytest.MonkeyPatch, size: int
+    ) -> None:
+        """Everything came with the first answer, more or less than was asked for, and the second repeats it."""
+        monkeypatch.setattr(Verba, "page_size", size)
+        inner = phones._search
+        monkeypatch.setattr(phones, "_search", lambda told: inner({**told, "pagefirst": "0", "pagelen": "20"}))
+        assert len(await site.recordings()) == len(phones.calls)
+        assert phones.count("list") == 2
 
     async def test_the_repeated_hour_is_noted(self, site: Site, phones: SimulatedVerba) -> None:
         """In the hour that autumn repeats the first is taken and said so; start and duration give the end."""
@@ -288,7 +310,9 @@ class TestVerba(VendorContract):
         for _ in range(2):
             with pytest.raises(StopSource, match="check `api_key`"):
                 await site.recordings()
-        assert phones.count("login") == 1
+        logins = [seen.method for seen in phones.requests if seen.purpose == "login"]
+        # a key that is not known may be one that was not read: that is asked once more in the other way
+        assert logins == (["POST"] if what == "password" else ["POST", "GET"])
 
     async def test_any_other_refusal_of_a_login_is_not_repeated_either(
         self, site: Site, phones: SimulatedVerba
@@ -307,6 +331,29 @@ class TestVerba(VendorContract):
         for seen in phones.requests:
             assert seen.method == "POST"
             assert not {"apiKey", "token", "userName", "password"} & set(seen.query)
+
+    async def test_a_server_that_reads_no_forms_is_asked_by_its_url(
+        self, site: Site, phones: SimulatedVerba, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One refused request shows it; from then on everything stands in the URL, also for media."""
+        answer = phones._acted
+        monkeypatch.setattr(phones, "_acted", lambda request, action, _: answer(request, action, dict(request.query)))
+        for recording in await site.recordings():
+            call = phones.call(recording.id)
+            assert call is not None
+            assert await site.fetch(recording) == call.media
+        assert [seen.method for seen in phones.requests].count("POST") == 1
+        assert phones.requests[0].method == "POST"
+        assert phones.count("login") == 2
+
+    @pytest.mark.parametrize("status", [400, 403, 404, 405])
+    async def test_a_server_that_takes_no_posts_is_asked_by_its_url(
+        self, site: Site, phones: SimulatedVerba, status: int
+    ) -> None:
+        """A status may say as well that a form is not what is expected."""
+        phones.fault("status", "login", status=status, times=1)
+        assert len(await site.recordings()) == len(phones.calls)
+        assert {seen.method for seen in phones.requests[1:]} == {"GET"}
 
     # media
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
+from aiohttp import web
 from pydantic import SecretStr, ValidationError
 
 from tests.contract.vendor_contract import DAY, HOSTILE_IDS, Site
 from tests.contract.vendor_listing import ListingContract
 from tests.support.simulator import Call
-from tests.support.verba import SimulatedVerba
+from tests.support.verba import Failed, SimulatedVerba
 from worker.errors import StopSource
 from worker.model import Readiness
 from worker.vendors.verba import Verba, VerbaOptions
@@ -42,6 +43,26 @@ class TestKeyOnlyVerba(ListingContract):
         phones.key_only = False  # type: ignore[misc] # of this instance, which already told its settings
         with pytest.raises(StopSource, match=r"Login required\.; check user name and password"):
             await site.recordings()
+
+    @pytest.mark.parametrize("empty", [True, False])
+    async def test_a_key_that_is_read_in_the_url_alone(
+        self, site: Site, phones: KeyOnlyVerba, monkeypatch: pytest.MonkeyPatch, empty: bool
+    ) -> None:
+        """A search that is refused as a form is asked for by its URL, whether it finds anything or nothing."""
+        answer = phones._acted
+
+        def acted(request: web.Request, action: str, _: dict[str, str]) -> web.Response:
+            answered = answer(request, action, dict(request.query))
+            if empty:
+                raise Failed("-50", "Call cannot be found.")
+            return answered
+
+        monkeypatch.setattr(phones, "_acted", acted)
+        assert len(await site.recordings()) == (0 if empty else len(phones.calls))
+        assert [seen.method for seen in phones.requests][:2] == ["POST", "GET"]
+        phones.requests.clear()
+        await site.recordings()
+        assert {seen.method for seen in phones.requests} == {"GET"}
 
     async def test_one_401_is_no_reason_to_stop(self, site: Site, phones: KeyOnlyVerba) -> None:
         """Without a session to renew, a refusal is asked about once more."""

@@ -1,5 +1,6 @@
 """XiVO CC passes the vendor contract, and what is special to it."""
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +27,7 @@ class TestXivo(VendorContract):
     tells_direction = False
     tells_agent = True
     tells_queue = True
+    media_401_stops = False
 
     async def test_the_documented_sample_is_read(self, site: Any, phones: SimulatedXivo) -> None:
         """Every field of the vendor's page is understood: the epoch in the id is the start, attached data is kept."""
@@ -61,10 +63,13 @@ class TestXivo(VendorContract):
         with pytest.raises(BadAnswer):
             await site.recordings()
 
-    async def test_without_has_next_an_empty_page_ends_the_listing(self, site: Any, phones: SimulatedXivo) -> None:
+    @pytest.mark.parametrize("said", [{}, {"hasNext": None}])
+    async def test_without_has_next_an_empty_page_ends_the_listing(
+        self, site: Any, phones: SimulatedXivo, said: dict[str, None]
+    ) -> None:
         """A server that does not say whether there is more is asked until a page is empty."""
         rows = [phones.row(call) for call in phones.calls]
-        phones.fault("answer", "list", body=json.dumps({"records": rows}).encode(), times=1)
+        phones.fault("answer", "list", body=json.dumps({"records": rows, **said}).encode(), times=1)
         phones.fault("answer", "list", body=b'{"records": []}')
         assert len(await site.recordings()) == len(rows)
         assert [seen.query["page"] for seen in phones.requests] == ["1", "2"]
@@ -112,6 +117,13 @@ class TestXivo(VendorContract):
                 assert await site.fetch(recording)
             tried = [seen.path.startswith("/records/records/") for seen in phones.requests if "audio" in seen.path]
             assert tried == [False, True, True, True]
+
+    async def test_many_at_once_find_the_doubled_path(self, open_site: Any) -> None:
+        """Who asked for the first form while others found the second still tries the second."""
+        with SimulatedXivo(calls_of_the_day(7), doubled=True) as phones:
+            site = open_site(phones)
+            found = await asyncio.gather(*(site.fetch(recording) for recording in await site.recordings()))
+            assert sorted(found) == sorted(call.media for call in phones.calls)
 
     async def test_what_is_nowhere_is_missing(self, site: Any, phones: SimulatedXivo) -> None:
         """Audio that neither path has is missing; the path that works is not forgotten over it."""

@@ -39,12 +39,19 @@ class RefusalContract(VendorSite):
 
     @pytest.mark.parametrize("purpose", ["list", "media"])
     async def test_a_401_that_stays_stops_the_source(self, site: Site, phones: Simulator, purpose: str) -> None:
-        """When a fresh login is refused too, nothing more is tried, so that no account is locked."""
+        """When a fresh login is refused too, nothing more is tried, so that no account is locked.
+
+        Where no login is needed the same password has just served the listing: one recording is refused.
+        """
         recording = await site.connector.describe((await site.recordings())[0])
         phones.fault("status", purpose, status=401)
-        with pytest.raises(StopSource):
+        asked = len(phones.requests)
+        expected = StopSource if purpose == "list" or self.media_401_stops else Retry
+        with pytest.raises(SourceError) as caught:
             await (site.recordings() if purpose == "list" else site.media(recording))
+        assert type(caught.value) is expected
         assert phones.count("login") <= 3
+        assert len(phones.requests) - asked <= 6
         assert site.free
 
     async def test_a_refused_login_is_not_repeated(self, site: Site, phones: Simulator, open_site: Any) -> None:

@@ -117,6 +117,8 @@ class VendorSite:
     tells_queue: ClassVar[bool] = False
     details: ClassVar[bool] = False
     """Whether `describe` asks the source."""
+    media_401_stops: ClassVar[bool] = True
+    """Whether a 401 that stays on one recording's media stops the source, as where a fresh login was refused."""
     hostile_ids: ClassVar[tuple[str, ...]] = HOSTILE_IDS
 
     @pytest.fixture

@@ -213,6 +213,27 @@ def test_backfill_asks_for_a_span_and_looks_on(
     assert json.loads(site.callvault("backfill", *span, "--detach", "--json").stdout)["done"] is False
 
 
+def test_one_backfill_of_a_source_at_a_time(
+    make_site: MakeSite, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another span is refused while one is not done; a broker that has forgotten it is told, not waited for."""
+    monkeypatch.setattr("tasks.cli.backfill.send_backfill", lambda *_: None)
+    site = make_site({"hq": SimulatedXivo([])})
+    valkey.flush()
+    site.broker = valkey.url
+    assert (
+        site.callvault("backfill", "--source", "hq", "--from", "2026-01-01", "--to", "2026-02-01", "--detach").exit_code
+        == 0
+    )
+    result = site.callvault("backfill", "--source", "hq", "--from", "2025-01-01", "--to", "2025-02-01", "--detach")
+    assert result.exit_code == 2
+    assert "is not done yet" in result.output
+    monkeypatch.setattr("tasks.cli.backfill.send_backfill", lambda *_: valkey.flush())
+    result = site.callvault("backfill", "--source", "hq", "--from", "2026-01-01", "--to", "2026-02-01")
+    assert result.exit_code == 4
+    assert "has forgotten the backfill" in result.output
+
+
 def test_backfill_needs_a_span_a_source_and_a_broker(make_site: MakeSite) -> None:
     """Each is told in a sentence."""
     site = make_site({"hq": SimulatedXivo([])})

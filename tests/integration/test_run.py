@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from storage.errors import StoreRefused, StoreUnavailable
 from storage.keys import Keys, rid, utc_date
 from tests.integration.conftest import MakeSite
 from tests.support.audio import mp3, wav
@@ -205,6 +206,52 @@ def test_two_runs_of_one_source_do_not_meet(make_site: MakeSite) -> None:
     assert "under way" in report["errors"][0]
     asyncio.run(lease.release())
     assert site.run()[0] == 0
+
+
+def test_a_state_dir_that_cannot_be_used_is_told_in_a_sentence(make_site: MakeSite) -> None:
+    """Exit code 4 and what to do, for `run`, `check` and `up`; never a traceback."""
+    site = make_site({"hq": SimulatedVerba(calls("verba"))})
+    state = site.folder / "state"
+    state.mkdir()
+    (state / f"lock-{site.archive.namespace}-run-hq").mkdir()  # root may write anywhere: so something is in the way
+    for name in ("sessions", "valkey"):
+        (state / name).write_text("in the way")
+    code, report = site.run()
+    assert code == 4
+    assert "state" in report["errors"][0]
+    for verb in ("check", "up"):
+        result = site.callvault(verb)
+        assert result.exit_code == 4
+        assert "set [runtime] state_dir" in result.output
+
+
+@pytest.mark.parametrize("span", [("0001-01-01", "9999-12-31"), ("2026-01-01", "9999-12-31T23:00:00-05:00")])
+def test_times_out_of_this_world_are_refused(make_site: MakeSite, span: tuple[str, str]) -> None:
+    """A span is between 1971 and 2100."""
+    site = make_site({"hq": SimulatedXivo([])})
+    result = site.callvault("run", "--from", span[0], "--to", span[1])
+    assert result.exit_code == 2
+    assert "between 1971 and 2100" in result.output
+
+
+def test_without_the_right_to_list_uploads_recordings_are_archived_all_the_same(
+    make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tidying up is not what `run` is for; a bucket that does not answer is another matter."""
+
+    async def refused(_: Any) -> int:
+        raise StoreRefused("ListMultipartUploads is not allowed")
+
+    async def away(_: Any) -> int:
+        raise StoreUnavailable("the bucket does not answer")
+
+    site = make_site({"hq": SimulatedXivo(calls("xivo"))})
+    monkeypatch.setattr("tasks.cli.run.clean_up", refused)
+    assert site.run()[1]["archived"] == 6
+    monkeypatch.setattr("tasks.cli.run.clean_up", away)
+    code, report = site.run()
+    assert (code, report["errors"]) == (4, ["the bucket does not answer"])
+    assert "does not answer" in site.callvault("run").output
 
 
 def test_every_reason_for_a_gap_that_a_phone_system_can_give(make_site: MakeSite) -> None:

@@ -68,6 +68,8 @@ class FakeVendor:
     script: dict[str, list[Any]] = field(default_factory=dict)
     listing: list[Any] = field(default_factory=list)
     unreadable: tuple[Any, ...] = ()
+    pages: list[Exception] = field(default_factory=list)
+    """With which error a second page is refused; there is one only where this holds one."""
     opened: list[str] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
     describes: Callable[[Recording], Recording] | None = None
@@ -78,7 +80,9 @@ class FakeVendor:
             turn = self.listing.pop(0)
             if isinstance(turn, Exception):
                 raise turn
-        return Page(tuple(self.recordings), None, self.unreadable)
+        if cursor is not None:
+            raise self.pages.pop(0)
+        return Page(tuple(self.recordings), "2" if self.pages else None, self.unreadable)
 
     async def describe(self, recording: Recording) -> Recording:
         return self.describes(recording) if self.describes else recording

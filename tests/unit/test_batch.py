@@ -10,6 +10,7 @@ import pytest
 import worker.batch
 from storage.errors import StoreUnavailable
 from storage.sidecar import GapReason
+from storage.state import Attempt
 from tests.support.bench import NOW, Bench, make_bench
 from worker.batch import archive_many, patiently
 from worker.errors import GiveUp, Retry, StopSource
@@ -66,37 +67,60 @@ async def test_one_recordings_trouble_never_stops_the_others(bench: Bench) -> No
 
 
 async def test_when_all_fail_alike_the_source_is_to_blame(bench: Bench) -> None:
-    """Five recordings forbidden and none archived: no gaps, the source is stopped and the sentence says why."""
-    for number in range(6):
+    """Ten recordings forbidden and none archived: no gaps yet, and the report says why."""
+    for number in range(11):
         bench.vendor.add(number)
         bench.vendor.script[f"rec-{number}"] = [GiveUp("403 for all", GapReason.FORBIDDEN)]
     report = Report()
-    with pytest.raises(StopSource, match=r"same way \(forbidden\): 403 for all"):
-        await archive(bench, report)
-    assert (report.gaps, report.pending) == (0, 6)
+    await archive(bench, report)
+    assert (report.gaps, report.pending) == (0, 11)
+    assert "same way (forbidden) and none was archived: 403 for all" in report.errors[0]
     assert await bench.everything() == []
 
 
 async def test_what_was_established_for_each_is_not_blamed_on_the_source(bench: Bench) -> None:
     """Recordings too large by their own length are gaps however many they are."""
-    for number in range(6):
+    for number in range(12):
         bench.vendor.add(number)
         bench.vendor.script[f"rec-{number}"] = [GiveUp("big", GapReason.TOO_LARGE)]
     report = Report()
     await archive(bench, report)
-    assert report.gaps == 6
+    assert report.gaps == 12
 
 
 async def test_a_source_whose_media_all_fail_is_left_alone(bench: Bench) -> None:
-    """After twenty failures and no success the rest is not even tried: the next pass is the retry."""
+    """After twenty failures and no success the rest is not even tried, but counted: the next pass is the retry."""
     for number in range(60):
         bench.vendor.add(number)
         bench.vendor.script[f"rec-{number}"] = [Retry("500 for all")] * 3
     report = Report()
-    with pytest.raises(StopSource, match=r"20 recordings in a row failed .*: 500 for all"):
-        await archive(bench, report)
-    assert 20 <= report.to_retry < 40
+    await archive(bench, report)
+    assert "20 recordings in a row failed and none was archived" in report.errors[0]
+    assert (report.pending, report.to_retry) == (60, 60)
     assert len(set(bench.vendor.opened)) < 40
+
+
+async def test_old_trouble_does_not_keep_new_recordings_waiting(bench: Bench) -> None:
+    """What failed before is tried last, so that what is new is archived however much of the old fails again."""
+    for number in range(30):
+        bench.vendor.add(number, minutes_ago=200 - number)
+        bench.vendor.script[f"rec-{number}"] = [Retry("500")] * 99
+        attempt = Attempt(NOW, 1, NOW, "500")
+        await bench.services.state.save_attempt("hq", f"rec-{number}", attempt)
+    bench.vendor.add(99, minutes_ago=10)
+    report = Report()
+    await archive(bench, report)
+    assert report.archived == 1
+
+
+async def test_a_batch_that_closes_begins_nothing_more(bench: Bench) -> None:
+    """What was not begun is left for the next pass, and said to be pending."""
+    closing = asyncio.Event()
+    closing.set()
+    bench.vendor.add(1)
+    report = Report()
+    assert await archive(bench, report, closing=closing) == NOW - timedelta(minutes=60)
+    assert (report.pending, bench.vendor.opened) == (1, [])
 
 
 @pytest.mark.parametrize("error", [StopSource("wrong password"), StoreUnavailable("down")])

@@ -1,11 +1,7 @@
 """The machine's clock, and the version that the process calls itself."""
 
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import PackageNotFoundError
 
-import pytest
-
-from config import callvault_version
 from config.clock import SystemClock
 
 
@@ -17,15 +13,3 @@ async def test_the_clock_is_the_machines() -> None:
     assert before <= clock.now() <= datetime.now(UTC)
     assert clock.now().utcoffset() == timedelta(0)
     assert clock.monotonic() >= steady
-
-
-def test_the_version_is_the_installed_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The version comes from the installation; a tree that was never installed says so."""
-    monkeypatch.setattr("config.version", lambda name: f"1.2.3 of {name}")
-    assert callvault_version() == "1.2.3 of callvault"
-
-    def absent(name: str) -> str:
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr("config.version", absent)
-    assert callvault_version() == "0+unknown"

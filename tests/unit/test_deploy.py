@@ -14,6 +14,7 @@ import pytest
 import typer
 import yaml
 
+import config
 from config.load import VARIABLE, load
 from tasks.cli.command import app
 from tasks.health import _PATIENCE
@@ -22,7 +23,7 @@ from worker.vendors import vendor_keys
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-VERSION = PROJECT["project"]["version"]
+VERSION = config.VERSION
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 VERBS = set(typer.main.get_group(app).commands)

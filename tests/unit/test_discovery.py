@@ -15,7 +15,7 @@ from worker.index import Index, archived_watermark, gaps_on_record
 from worker.model import Readiness, Unreadable, Window
 from worker.outcome import Report
 from worker.pipeline import archive_one
-from worker.span import current_watermark, window_of
+from worker.span import current_watermark, current_window, window_of
 
 DAY = Window(NOW - timedelta(days=1), NOW)
 
@@ -208,6 +208,18 @@ def test_the_window_of_a_pass(bench: Bench) -> None:
     assert window_of(since, mark, NOW).start == NOW - timedelta(hours=3)
     future = source.model_copy(update={"start_from": NOW + timedelta(hours=3)})
     assert window_of(future, None, NOW) == Window(NOW, NOW)
+
+
+async def test_retries_of_old_spans_do_not_widen_every_pass(bench: Bench) -> None:
+    """What failed in a span that was asked for by hand is left to whoever asked; what is due by itself is looked at."""
+    old, due = bench.vendor.add(1, minutes_ago=90 * 24 * 60), bench.vendor.add(2, minutes_ago=47 * 60)
+    for each in (old, due):
+        attempt = Attempt(NOW, 1, NOW, "500", recording=each.to_json())
+        await bench.services.state.save_attempt("hq", each.id, attempt)
+    await bench.services.state.save_attempt("hq", "nameless", Attempt(NOW, 1, NOW, "of another version"))
+    bench.change(lookback=timedelta(hours=47))
+    bench.clock.advance(3600)
+    assert (await current_window(bench.services, bench.source)).start == due.started_at
 
 
 async def test_a_gap_removed_from_the_bucket_is_forgotten(bench: Bench) -> None:

@@ -162,3 +162,10 @@ def test_a_machine_without_a_server_is_told_what_to_do(monkeypatch: pytest.Monke
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(EmbeddedError, match=r"no embedded broker for this machine.*\[broker\] url"):
         EmbeddedValkey(tmp_path).__enter__()
+
+
+def test_a_folder_that_cannot_be_used_is_explained(tmp_path: Path) -> None:
+    """A `state_dir` that is no folder is named, with the setting to change."""
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(EmbeddedError, match=r"file/valkey cannot be used \(.+\): set \[runtime\] state_dir"):
+        EmbeddedValkey(tmp_path / "file").__enter__()

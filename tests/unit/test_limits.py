@@ -309,8 +309,45 @@ async def test_a_pause_that_is_over_holds_nobody(clock: FakeClock) -> None:
         async def paused(self, source: str) -> Pause | None:
             return Pause(_ended(clock), "429")
 
-    await Gate(source(), Late(clock), clock).sit_out_pause()
+    gate = Gate(source(), Late(clock), clock)
+    assert not await gate.sit_out_pause()
+    await gate.keep_pace()
     assert clock.slept == []
+
+
+async def test_a_pause_set_while_the_pace_is_waited_for_holds(
+    permits: WatchedPermits, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waited for its place and then for the end of a pause books a new place: not all go at once."""
+    gate = Gate(source(rate=0.5), permits, clock)
+    await gate.keep_pace()
+    inner, booked = clock.sleep, permits.reserve
+    places: list[float] = []
+
+    async def asked_to_wait(seconds: float) -> None:
+        if not clock.slept:
+            await gate.pause(30, "429")
+        await inner(seconds)
+
+    async def counted(name: str, rate: float) -> float:
+        places.append(await booked(name, rate))
+        return places[-1]
+
+    monkeypatch.setattr(clock, "sleep", asked_to_wait)
+    monkeypatch.setattr(permits, "reserve", counted)
+    await gate.keep_pace()
+    assert clock.slept == [2, 28]
+    assert len(places) == 2
+
+
+async def test_a_long_pause_set_while_the_pace_is_waited_for_is_handed_up(
+    permits: WatchedPermits, clock: FakeClock
+) -> None:
+    """Beyond a pass's patience the request is not made."""
+    gate = Gate(source(), permits, clock)
+    await gate.pause(600, "429")
+    with pytest.raises(WaitUntil, match="429"):
+        await gate.keep_pace()
 
 
 def _ended(clock: FakeClock) -> datetime:
@@ -375,4 +412,25 @@ async def test_our_own_waiting_is_not_the_sources_silence(permits: WatchedPermit
     await gate.pause(50, "429")
     await gate.sit_out_pause()
     assert gate.idle_seconds() == 0
+    await slot.release()
+
+
+async def test_waiting_for_the_archive_is_not_the_sources_silence(gate: Gate, clock: FakeClock) -> None:
+    """While anybody waits for the archive nothing is counted; afterwards the count starts anew, errors or not."""
+    slot = await gate.enter()
+    clock.advance(50)
+
+    def store() -> None:
+        with gate.excused():
+            with gate.excused():
+                clock.advance(100)
+            clock.advance(100)
+            assert gate.idle_seconds() == 0
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        store()
+    assert gate.idle_seconds() == 0
+    clock.advance(7)
+    assert gate.idle_seconds() == 7
     await slot.release()

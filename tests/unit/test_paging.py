@@ -91,6 +91,20 @@ async def test_unreadable_rows_are_handed_on_once() -> None:
     assert page.next is None
 
 
+@pytest.mark.parametrize(("total", "missing"), [(4, True), (3, False), (2, False), (None, False)])
+async def test_a_listing_shorter_than_announced_is_told(total: int | None, missing: bool) -> None:
+    """Recordings that were announced and did not come are reported; those that came count once, in or out of time."""
+    pages = {
+        None: Page((recording("a"), recording("b"))),
+        "2": Page((recording("b"), recording("early", -5)), total=total),
+    }
+    pages[None] = Page(pages[None].recordings, "2", total=total)
+    *_, last = [page async for page in listed(Scripted(lambda _, cursor: pages[cursor]), WINDOW)]
+    told = [(row.id, row.detail, row.record) for row in last.unreadable]
+    said = "the list announces 4 recordings and gave 3 different ones"
+    assert told == ([(None, said, {"total": 4, "rows": 3})] if missing else [])
+
+
 async def test_a_repeated_cursor_is_an_error() -> None:
     """A next page that was read before would go round for ever; what was listed until then stands."""
     pages = {None: Page((recording("a"),), "2"), "2": Page((recording("b"),), "3"), "3": Page((recording("c"),), "2")}

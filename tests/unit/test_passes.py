@@ -10,6 +10,7 @@ import pytest
 import worker.passes
 from storage.errors import StoreUnavailable
 from storage.sidecar import GapReason
+from storage.state import Attempt, StateUnavailable
 from tests.support.bench import NOW, Bench, make_bench
 from worker.checking import check_bucket, check_source
 from worker.errors import GiveUp, Retry, StopSource
@@ -111,6 +112,87 @@ async def test_trouble_with_the_bucket_is_in_the_report(bench: Bench, monkeypatc
     monkeypatch.setattr(bench.store, "put", down)
     report = await run_source(bench.services, bench.source)
     assert (report.errors, report.store_failed) == (["bucket down"], True)
+
+
+async def test_state_that_cannot_be_written_is_in_the_report(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unusable state_dir is told in a sentence, for every source by itself."""
+
+    async def gone(*_: Any) -> Any:
+        raise StateUnavailable("state_dir cannot be written")
+
+    monkeypatch.setattr(bench.services.state, "attempts", gone)
+    report = await run_source(bench.services, bench.source)
+    assert (report.errors, report.store_failed) == (["state_dir cannot be written"], True)
+
+
+async def test_a_bug_in_a_connector_is_in_the_report(bench: Bench) -> None:
+    """The unforeseen ends this source's pass only, with its type named."""
+    bench.vendor.listing = [KeyError("x")]
+    report = await run_source(bench.services, bench.source)
+    assert report.unusable
+    assert "unexpected KeyError" in report.errors[0]
+    bench.vendor.listing = [KeyError("x")]
+    found = await check_source(bench.services, bench.source)
+    assert not found.ok
+    assert "unexpected KeyError" in found.detail
+
+
+async def test_what_was_listed_before_the_listing_broke_is_archived(bench: Bench) -> None:
+    """Page two is refused: page one is archived, the trouble told, and the watermark stays where the listing began."""
+    bench.vendor.add(1)
+    bench.vendor.pages = [StopSource("page two refused")]
+    report = await run_source(bench.services, bench.source)
+    assert (report.archived, report.unusable, report.errors) == (1, False, ["page two refused"])
+    assert await archived_watermark(bench.services, bench.source) == NOW - timedelta(hours=48)
+
+
+async def test_a_failing_recording_stays_in_view_without_any_watermark(bench: Bench) -> None:
+    """It is tried until give_up_after, though lookback is shorter and the bucket holds nothing yet."""
+    recording = bench.vendor.add(1, minutes_ago=60)
+    bench.vendor.script["rec-1"] = [Retry("500")] * 999
+    for _ in range(20):
+        report = await run_source(bench.services, bench.source)
+        assert report.listed == 1
+        if report.gaps:
+            break
+        bench.clock.advance(12 * 3600)
+    assert (await bench.gap(recording)).reason is GapReason.GAVE_UP
+
+
+async def test_a_failing_recording_that_is_listed_no_more_becomes_a_gap(bench: Bench) -> None:
+    """It leaves a trace: pending for as long as others would be, then a gap with its last error."""
+    recording = bench.vendor.add(1, minutes_ago=60)
+    bench.vendor.script["rec-1"] = [Retry("500")] * 999
+    await run_source(bench.services, bench.source)
+    bench.vendor.recordings.clear()
+    report = await run_source(bench.services, bench.source)
+    assert (report.listed, report.pending, report.gaps) == (0, 1, 0)
+    await bench.services.state.save_attempt("hq", "unknown", Attempt(NOW, 1, NOW, "of another version"))
+    bench.clock.advance(73 * 3600)
+    report = await run_source(bench.services, bench.source)
+    assert report.gaps == 1
+    gap = await bench.gap(recording)
+    assert "lists it no more" in gap.detail
+    assert set(await bench.services.state.attempts("hq")) == {"unknown"}
+
+
+async def test_rows_without_an_id_hold_the_watermark_and_are_told_in_few_words(bench: Bench) -> None:
+    """Nobody knows what they were, so nothing after them counts as settled for as long as failures are waited for."""
+    bench.vendor.unreadable = tuple(Unreadable(None, f"no id {n}", {"n": n}) for n in range(15))
+    report = await run_source(bench.services, bench.source)
+    assert len(report.errors) == 11
+    assert "5 more rows" in report.errors[-1]
+    assert report.watermark == NOW - timedelta(hours=48)
+
+
+async def test_a_held_recording_whose_row_cannot_be_read_any_more_is_no_gap(bench: Bench) -> None:
+    """A change of the vendor's format does not put gaps beside what is archived."""
+    bench.vendor.add(1)
+    await run_source(bench.services, bench.source)
+    bench.vendor.recordings.clear()
+    bench.vendor.unreadable = (Unreadable("rec-1", "start is no time", {}),)
+    report = await run_source(bench.services, bench.source)
+    assert (report.gaps, report.errors) == (0, [])
 
 
 async def test_unreadable_rows_are_gaps_or_errors(bench: Bench) -> None:

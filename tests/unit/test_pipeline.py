@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from storage.errors import StoreUnavailable
 from storage.keys import rid
 from storage.sidecar import GapReason, Verdict
-from storage.state import Attempt
+from storage.state import Attempt, StateUnavailable
 from tests.support.audio import header_only_wav, mp3, wav
 from tests.support.bench import NOW, Bench, FakeStream, make_bench
 from worker.errors import (
@@ -466,6 +466,77 @@ async def test_media_that_vanish_while_being_compared_are_tried_again(
 
     monkeypatch.setattr(bench.store, "head", gone)
     assert (await archive(bench, recording)).fate is Fate.ARCHIVED  # the second try writes it anew
+
+
+async def test_details_that_cannot_be_had_do_not_cost_the_audio(bench: Bench) -> None:
+    """After give_up_after it is archived without them, with a note."""
+    recording = bench.vendor.add(1)
+
+    def broken(_: Recording) -> Recording:
+        raise Retry("500 on details")
+
+    bench.vendor.describes = broken
+    assert (await archive(bench, recording)).fate is Fate.PENDING
+    bench.clock.advance(73 * 3600)
+    assert (await archive(bench, recording)).fate is Fate.ARCHIVED
+    assert "500 on details" in (await bench.sidecar(recording)).media.warnings[0]
+
+
+async def test_not_yet_is_not_waited_for_for_ever(bench: Bench) -> None:
+    """It is no failure, but after give_up_after it is a gap; a call's end in the far future is not believed."""
+    recording = bench.vendor.add(1)
+    far = recording.call.model_copy(update={"ended_at": datetime(9999, 12, 31, tzinfo=UTC)})
+    recording = replace(recording, call=far)
+    bench.vendor.script[recording.id] = [NotYet("no media link yet")] * 9
+    first = await archive(bench, recording)
+    assert (first.fate, first.failed) == (Fate.PENDING, False)
+    bench.clock.advance(73 * 3600)
+    assert (await archive(bench, recording)).reason is GapReason.GAVE_UP
+
+
+async def test_a_connectors_own_time_out_is_a_bug_and_told_as_one(bench: Bench) -> None:
+    """Only the limit of the recording itself is taken for it."""
+    recording = bench.vendor.add(1)
+    bench.vendor.script[recording.id] = [TimeoutError()]
+    outcome = await archive(bench, recording)
+    assert "unexpected TimeoutError" in outcome.detail
+
+
+async def test_state_that_is_gone_is_raised(bench: Bench) -> None:
+    """It is neither the recording's failure nor a bug."""
+    recording = bench.vendor.add(1)
+    bench.vendor.script[recording.id] = [StateUnavailable("gone")]
+    with pytest.raises(StateUnavailable):
+        await archive(bench, recording)
+
+
+async def test_a_gap_record_that_somebody_damaged_is_written_anew(bench: Bench) -> None:
+    """It must not keep the others of its batch from being put on record."""
+    recording = bench.vendor.add(1)
+    key = bench.keys.gap("hq", recording.started_at.date(), "rec-1")
+    await bench.store.put(key, b"{", sha256=hashlib.sha256(b"{").hexdigest(), content_type="application/json")
+    lost = Outcome(recording.id, Fate.GAP, reason=GapReason.EMPTY, detail="empty")
+    await settle_gap(bench.services, bench.desk, recording, lost)
+    assert (await bench.gap(recording)).tries == 1
+
+
+async def test_a_quarantine_number_that_was_just_taken_is_no_trouble_of_the_bucket(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker was faster: tried again, with the next number."""
+    recording = bench.vendor.add(1, claimed_hash=ClaimedHash("SHA256", "0" * 64))
+    taken = "v1/quarantine/source=hq/date=2026-03-05/rec-1.1.wav"
+    put = bench.store.put
+
+    async def racing(key: str, body: Any, **more: Any) -> Any:
+        if key == taken and key not in bench.store.versions:
+            await put(key, b"x", sha256=hashlib.sha256(b"x").hexdigest(), content_type="audio/wav")
+        return await put(key, body, **more)
+
+    monkeypatch.setattr(bench.store, "put", racing)
+    outcome = await archive(bench, recording)
+    assert outcome.reason is GapReason.HASH_MISMATCH
+    assert "rec-1.2.wav" in outcome.detail
 
 
 async def test_a_cancelled_transfer_leaves_nothing(bench: Bench) -> None:

@@ -141,6 +141,36 @@ async def test_who_asks_to_wait_is_left_alone(
         assert (pause and (pause.until - desk.clock.now()).total_seconds()) == paused
 
 
+@pytest.mark.parametrize(
+    ("status", "headers", "seconds"),
+    [
+        ("429 Slow", {"Retry_After": "20"}, 20),
+        ("429 Slow", {}, 1),
+        ("503 Busy", {"Retry_After": "20"}, 20),
+        ("403 Forbidden", {"Retry_After": "20"}, 20),
+    ],
+)
+async def test_a_short_wait_costs_no_try(tmp_path: Path, status: str, headers: dict[str, str], seconds: int) -> None:
+    """What was asked for is waited and the same request made again, though only one try is allowed."""
+    busy = answer(b"", status, **headers)
+    async with Peer([busy, busy, answer(b"ok")]) as peer, Desk(peer.url, tmp_path) as desk:
+        reply = await desk.rest.call("POST", "/", purpose=Purpose.LIST, json={"a": 1}, tries=1)
+        assert reply.body == b"ok"
+        assert [seen.body for seen in peer.asked] == [b'{"a": 1}'] * 3
+        assert sum(desk.clock.slept) == pytest.approx(2 * seconds, abs=0.1)
+        assert desk.free
+
+
+@pytest.mark.parametrize(("told", "requests"), [("25", 3), ("0", 21)])
+async def test_short_waits_without_end_are_handed_up(tmp_path: Path, told: str, requests: int) -> None:
+    """A minute of waiting is enough, and a wait of nothing counts three seconds, so that it comes to an end."""
+    async with Peer([answer(status="429 Slow", Retry_After=told)]) as peer, Desk(peer.url, tmp_path) as desk:
+        with pytest.raises(Retry, match=f"asked to wait {told} s"):
+            await desk.rest.call("GET", "/", purpose=Purpose.LIST, tries=1)
+        assert len(peer.asked) == requests
+        assert desk.free
+
+
 async def test_a_long_wait_is_for_the_caller_to_decide(tmp_path: Path) -> None:
     """A wait beyond a minute is not sat out: its seconds are handed up at once."""
     async with Peer([answer(status="429 Slow", Retry_After="61")]) as peer, Desk(peer.url, tmp_path) as desk:
@@ -283,6 +313,22 @@ async def test_a_401_without_a_session_is_tried_twice() -> None:
     outcomes[:] = [SessionExpired("no"), SessionExpired("no")]
     with pytest.raises(StopSource, match="no; check user name and password or token"):
         await twice(call)
+    outcomes[:] = [SessionExpired("no"), SessionExpired("no")]
+    with pytest.raises(Retry, match="no; check user name and password or token"):
+        await twice(call, fatal=False)  # of one recording, after the listing was answered
+
+
+@pytest.mark.parametrize(
+    ("base", "link"),
+    [
+        ("http://pbx.example.net", "http://pbx.example.net:80/a?b=1"),
+        ("http://pbx.example.net:80", "http://pbx.example.net/a?b=1"),
+        ("https://pbx.example.net", "https://pbx.example.net:443/a?b=1"),
+    ],
+)
+def test_the_schemes_own_port_need_not_be_written(tmp_path: Path, base: str, link: str) -> None:
+    """A link with the default port leads to the same origin as one without."""
+    assert Desk(base, tmp_path).rest.own(link) == "/a?b=1"
 
 
 async def test_a_cancelled_request_frees_its_slot(tmp_path: Path) -> None:

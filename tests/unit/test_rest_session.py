@@ -195,3 +195,34 @@ async def test_a_login_page_that_stays_is_that_answers_trouble(phones: Phones, t
         await session.run(page)
     assert phones.logins <= 2
     assert await session.run(phones.call)
+
+
+async def test_a_folder_that_cannot_be_used_stops_the_source(phones: Phones, tmp_path: Path) -> None:
+    """A token that could not be kept would be a login for every process: the message names the setting."""
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StopSource, match=r"file/sessions cannot be used \(.+\): set \[runtime\] state_dir"):
+        await phones.session(tmp_path / "file" / "sessions").run(phones.call)
+    assert phones.logins == 0
+
+
+@pytest.mark.parametrize(("worn", "served"), [(1, True), (2, True), (3, False)])
+async def test_a_fresh_token_that_others_used_up_is_renewed(
+    phones: Phones, tmp_path: Path, worn: int, served: bool
+) -> None:
+    """A token that served others and then ran out under this call is no refusal, a few times in a row."""
+    session = phones.session(tmp_path)
+    left = worn + 1
+
+    async def unlucky(token: str) -> str:
+        nonlocal left
+        if left:
+            left -= 1
+            assert await session.run(phones.call) == token  # another call is served by it
+            phones.good.clear()
+        return await phones.call(token)
+
+    if served:
+        assert await session.run(unlucky) == f"token-{worn + 2}"
+    else:
+        with pytest.raises(StopSource, match="a fresh login was refused as well"):
+            await session.run(unlucky)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
+import config
 from config.events import Event
 from storage.s3.refusals import _RIGHTS, Operation
 from storage.sidecar import GapReason
@@ -121,7 +122,7 @@ def test_the_newest_entry_of_the_changes_is_the_version_that_is_built() -> None:
     """A release without a word about it, or a word about another, is noticed here."""
     newest = re.search(r"^## (\S+) \(\d{4}-\d\d-\d\d\)$", (DEPLOY / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest
-    assert newest[1] == PROJECT["version"]
+    assert newest[1] == config.VERSION
 
 
 def test_decisions_are_dated_and_name_what_was_refused() -> None:

@@ -14,10 +14,10 @@ import worker.handover
 import worker.polling
 from storage.errors import StoreUnavailable
 from storage.sidecar import GapReason
-from storage.state import Attempt
-from tests.support.bench import NOW, Bench, FakeStream, make_bench
+from storage.state import Attempt, StateUnavailable
+from tests.support.bench import NOW, Bench, make_bench
 from worker.chain import Chain
-from worker.errors import GiveUp, Retry, StopSource
+from worker.errors import BadAnswer, GiveUp, Retry, StopSource
 from worker.handover import archive_batch
 from worker.model import Window
 from worker.outcome import Report
@@ -206,23 +206,40 @@ async def test_a_batch_another_process_works_on_is_left_to_it(bench: Bench, queu
 async def test_when_its_time_is_up_a_batch_ends_in_good_order(
     bench: Bench, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What did not fit is left for the next poll."""
-    monkeypatch.setattr(worker.handover, "BATCH_SECONDS", 0.05)
-    stream = FakeStream(b"")
+    """It begins nothing more; what is left is the next poll's."""
+    monkeypatch.setattr(worker.handover, "BATCH_SECONDS", 0.0)
+    bench.services.transfers = 1
+
+    async def slowly() -> None:
+        await asyncio.sleep(0.01)
+
+    for number in range(3):
+        bench.vendor.add(number)
+        bench.vendor.script[f"rec-{number}"] = [slowly]
+    await queue.poll()
+    report = await queue.archive(queue.batches.popleft())
+    assert report is not None
+    assert report.archived < 3
+    monkeypatch.undo()
+    await queue.poll()
+    await queue.work_off()
+    assert await held(bench) == 3
+
+
+async def test_a_recording_that_takes_too_long_is_a_failure(bench: Bench, queue: Queue) -> None:
+    """It is cut, told, and tried again less and less often, instead of being downloaded for ever."""
 
     async def hang() -> Any:
         await asyncio.Event().wait()
 
+    bench.services.recording_seconds = 0.01
     bench.vendor.add(1)
     bench.vendor.script["rec-1"] = [hang]
     await queue.poll()
-    report = await queue.archive(queue.batches.popleft())
-    assert report is not None
-    assert report.archived == 0
-    await queue.poll()
     await queue.work_off()
-    assert await held(bench) == 1
-    assert stream.closed == 0
+    attempt = await bench.services.state.attempt("hq", "rec-1")
+    assert attempt is not None
+    assert "not archived within" in attempt.error
 
 
 async def test_a_stopping_worker_lets_another_begin_at_once(bench: Bench, queue: Queue) -> None:
@@ -362,3 +379,44 @@ async def test_rows_that_cannot_be_read_are_put_on_record(bench: Bench, queue: Q
     await queue.poll()
     assert await bench.everything() == ["v1/gaps/source=hq/date=1970-01-01/x.json"]
     assert "no id" in (await bench.services.state.noted("poll:hq"))["error"]
+
+
+async def test_a_listing_cut_short_hands_over_what_it_had_and_says_so(bench: Bench, queue: Queue) -> None:
+    """The batches are sent, the watermark stays, and the trouble is noted."""
+    bench.vendor.add(1)
+    bench.vendor.pages = [BadAnswer("page two is no JSON")]
+    assert await queue.poll() is Polled.TROUBLE
+    await queue.work_off()
+    assert await held(bench) == 1
+    note = await bench.services.state.noted("poll:hq")
+    assert "page two" in note["error"]
+    bench.vendor.pages = [BadAnswer("page two is no JSON")]
+    span = Window(NOW - timedelta(days=1), NOW)
+    assert await backfill(bench.services, bench.source, span, queue.send) is Polled.TROUBLE
+
+
+async def test_a_bug_in_a_connector_is_noted_for_status(bench: Bench, queue: Queue) -> None:
+    """The poll ends with its type named, not with a task that died in silence."""
+    bench.vendor.listing = [KeyError("x")]
+    assert await queue.poll() is Polled.TROUBLE
+    assert "unexpected KeyError" in (await bench.services.state.noted("poll:hq"))["error"]
+
+
+async def test_state_that_is_gone_is_raised(bench: Bench, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the shared state a poll cannot be single-flight: the task fails, and the next one tries."""
+
+    async def gone(*_: Any) -> Any:
+        raise StateUnavailable("gone")
+
+    monkeypatch.setattr(bench.services.state, "attempts", gone)
+    with pytest.raises(StateUnavailable):
+        await queue.poll()
+
+
+async def test_a_backfill_of_another_span_is_not_written_over(bench: Bench, queue: Queue) -> None:
+    """A task that was asked for before the note changed leaves the newer request alone."""
+    note = {"from": "a", "at": "a", "to": NOW.isoformat(), "done": ""}
+    await bench.services.state.note(backfill_note(bench.source), note)
+    span = Window(NOW - timedelta(days=9), NOW - timedelta(days=8))
+    await backfill(bench.services, bench.source, span, queue.send)
+    assert await bench.services.state.noted(backfill_note(bench.source)) == note

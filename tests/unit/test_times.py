@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from worker.model import Window
-from worker.times import epoch_of, hms, iso_duration, local_span, local_text, local_to_utc, parse_iso, start_of
+from worker.times import end_of, epoch_of, hms, iso_duration, local_span, local_text, local_to_utc, parse_iso, start_of
 
 PARIS = ZoneInfo("Europe/Paris")
 NOW = datetime(2026, 3, 5, 12, tzinfo=UTC)
@@ -208,3 +208,26 @@ def test_a_window_is_written_in_local_time_an_hour_wider() -> None:
     window = Window(utc(2025, 10, 26, 1), utc(2025, 10, 26, 2))
     assert local_span(window, PARIS) == ("2025-10-26 02:00:00", "2025-10-26 04:00:00")
     assert local_span(window, PARIS, "%H:%M", timedelta(0)) == ("02:00", "03:00")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0, NOW),
+        (67.5, NOW + timedelta(seconds=67.5)),
+        (31 * 86400, NOW + timedelta(days=31)),
+        (31 * 86400 + 1, None),
+        (1e300, None),
+        (-1, None),
+        (float("nan"), None),
+        (None, None),
+    ],
+)
+def test_the_end_is_start_and_duration(seconds: float | None, expected: datetime | None) -> None:
+    """A duration that is unknown, negative or longer than a month gives no end, whatever its size."""
+    assert end_of(NOW, seconds) == expected
+
+
+def test_an_end_beyond_the_calendar_is_none() -> None:
+    """A call on the last day there is may have an end that cannot be written."""
+    assert end_of(utc(9999, 12, 31), 86400) is None

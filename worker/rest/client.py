@@ -52,6 +52,7 @@ MAX_DOCUMENT = 64 * 1024
 _TRIES = 3
 _BACKOFF = 0.5  # seconds before the second try of a metadata call, doubled for the third
 _MAX_HOPS = 3
+_LEAST_WAIT = 3.0  # seconds an asked-for wait counts at least, so that they come to an end
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 Params = Mapping[str, str | int]
@@ -73,6 +74,14 @@ def segment(text: str) -> str:
     """Encode a vendor's id as one path segment: nothing in it can climb, split or end the path."""
     encoded = quote(text, safe="")
     return encoded if encoded.strip(".") else encoded.replace(".", "%2E")
+
+
+class _Asked(Retry):
+    """The source asked for a short wait: nothing went wrong, and no try is used up by it."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 class RestClient:
@@ -137,7 +146,7 @@ class RestClient:
         """
         try:
             url = URL(relative_to or str(self._base), encoded=True).join(URL(link))
-            same = url.origin() == self._base.origin() and url.user is None
+            same = _origin(url) == _origin(self._base) and url.user is None
         except ValueError:
             same = False
         if not same:
@@ -278,6 +287,26 @@ class RestClient:
         json: Any,
         form: Params | None,
     ) -> aiohttp.ClientResponse:
+        """Send, and send again after each short wait the source asks for, a minute of them at most."""
+        waited = 0.0
+        while True:
+            try:
+                return await self._sent(method, target, what, purpose, headers, json, form)
+            except _Asked as error:
+                waited += max(error.seconds, _LEAST_WAIT)
+                if waited > PATIENCE:
+                    raise
+
+    async def _sent(
+        self,
+        method: str,
+        target: URL,
+        what: str,
+        purpose: Purpose,
+        headers: Mapping[str, str] | None,
+        json: Any,
+        form: Params | None,
+    ) -> aiohttp.ClientResponse:
         """Send, follow redirects within the origin, and turn every status of 300 and more into an error."""
         session = self._opened()
         for _ in range(_MAX_HOPS + 1):
@@ -325,7 +354,7 @@ class RestClient:
             seconds = DEFAULT_WAIT if wait is None else wait
             await self._gate.pause(seconds, f"{self.source.name} asked to wait {seconds:.0f} s ({response.status})")
             if seconds <= PATIENCE:  # short waits are sat out at the gate by whoever comes next
-                return Retry(f"{error.message}; asked to wait {seconds:.0f} s")
+                return _Asked(f"{error.message}; asked to wait {seconds:.0f} s", seconds)
             return WaitUntil(f"{error.message}; asked to wait {seconds:.0f} s", seconds)
         return error
 
@@ -346,6 +375,11 @@ class RestClient:
             await self._session.close()
 
 
+def _origin(url: URL) -> tuple[str, str | None, int | None]:
+    """Return what makes an origin (RFC 6454): the scheme's own port is the same written or not."""
+    return url.scheme, url.host, url.port
+
+
 def _is_whole(response: aiohttp.ClientResponse) -> bool:
     """Tell whether a 206 holds everything: some servers answer so to a request without a range."""
     found = re.fullmatch(r"bytes 0-(\d+)/(\d+)", response.headers.get("Content-Range", "").strip())
@@ -363,8 +397,11 @@ def _form(form: Params) -> dict[str, str]:
     return {k: str(v) for k, v in form.items()}
 
 
-async def twice(call: Callable[[], Awaitable[T]]) -> T:
-    """Run a call of a source without sessions; a 401 is tried once more, then the password is wrong."""
+async def twice(call: Callable[[], Awaitable[T]], *, fatal: bool = True) -> T:
+    """Run a call of a source without sessions; a 401 is tried once more, then the password is wrong.
+
+    Not `fatal` where one recording is asked for: the listing was answered with the same password.
+    """
     try:
         return await call()
     except SessionExpired:
@@ -372,4 +409,5 @@ async def twice(call: Callable[[], Awaitable[T]]) -> T:
     try:
         return await call()
     except SessionExpired as error:
-        raise StopSource(f"{error.message}; check user name and password or token") from error
+        kind = StopSource if fatal else Retry
+        raise kind(f"{error.message}; check user name and password or token") from error

@@ -4,7 +4,7 @@ import ssl
 
 import aiohttp
 
-from config import callvault_version
+from config import VERSION
 from config.settings import Source
 
 TIMEOUTS = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=30)
@@ -27,5 +27,5 @@ def open_session(source: Source, *, cookies: bool, timeouts: aiohttp.ClientTimeo
         timeout=timeouts,
         auto_decompress=False,
         trust_env=False,
-        headers={"Accept-Encoding": "identity", "User-Agent": f"callvault/{callvault_version()}"},
+        headers={"Accept-Encoding": "identity", "User-Agent": f"callvault/{VERSION}"},
     )

@@ -9,7 +9,8 @@ import csv
 import io
 import json
 import math
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator
+from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException
@@ -20,15 +21,21 @@ from worker.errors import BadAnswer
 _MAX_DEPTH = 100
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+def _number(kind: type[int] | type[float]) -> Callable[[str], int | float | str]:
+    """Return a reader of numbers that leaves what Python or JSON could not write again as the text it was.
 
+    1e999 is a number to JSON and infinity to Python; an integer of 5,000 digits is refused by Python. One such
+    field must not make the page it stands on unreadable.
+    """
 
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):  # 1e999 is a number to JSON and infinity to Python, which JSON cannot write
-        raise ValueError(f"{text[:20]} is too large a number")
-    return number
+    def read(text: str) -> int | float | str:
+        try:
+            number = kind(text)
+        except ValueError:
+            return text
+        return number if kind is int or math.isfinite(number) else text  # a huge int overflows isfinite
+
+    return read
 
 
 def _clean(value: Any, depth: int = 0) -> Any:
@@ -49,9 +56,11 @@ def text_of(body: bytes) -> str:
 
 
 def json_of(body: bytes, what: str) -> Any:
-    """Parse JSON strictly: no NaN, no bombs. `what` names the answer in the error."""
+    """Parse JSON, bombs refused; NaN, infinities and endless integers become text. `what` is for the error."""
     try:
-        return _clean(json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant, parse_float=_finite))
+        return _clean(
+            json.loads(body.decode("utf-8-sig"), parse_constant=str, parse_float=_number(float), parse_int=_number(int))
+        )
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
         raise BadAnswer(f"{what}: expected JSON, got {_excerpt(body)} ({reason})") from error
@@ -81,25 +90,37 @@ def csv_of(body: bytes, required: frozenset[str], what: str) -> tuple[list[dict[
 
     Raises BadAnswer where a required column is missing, a name stands twice or the quoting never ends.
     """
-    reader = csv.reader(io.StringIO(text_of(body).replace("\x00", "\ufffd"), newline=""), strict=True)
+    text = text_of(body).replace("\x00", "\ufffd")
     rows: list[dict[str, str]] = []
     faults: list[str] = []
     try:
-        header = [name.strip().lower() for name in next(reader, [])]
-        if missing := required - set(header):
-            raise BadAnswer(f"{what}: the CSV has no column {', '.join(sorted(missing))}; it begins {_excerpt(body)}")
-        if len(set(header)) != len(header):
-            raise BadAnswer(f"{what}: a CSV column stands twice in the header {','.join(header)[:200]}")
-        for cells in reader:
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                faults.append(f"line {reader.line_num} has {len(cells)} fields, the header {len(header)}")
-            else:
-                rows.append(dict(zip(header, cells, strict=True)))
-    except csv.Error as error:
-        raise BadAnswer(f"{what}: the CSV cannot be read at line {reader.line_num}: {error}") from error
+        lines = list(_lines(csv.reader(io.StringIO(text, newline=""), strict=True)))
+    except csv.Error:  # quotes that are none: then each line is a row of its own, and only the bad ones are lost
+        lines = []
+        for number, line in enumerate(io.StringIO(text, newline=None), 1):
+            try:
+                lines += [(number, cells) for cells in csv.reader([line]) if cells and line.count('"') % 2 == 0]
+            except csv.Error:
+                lines.append((number, []))
+            if line.count('"') % 2:
+                faults.append(f"line {number} has a quote that never ends")
+    header = [name.strip().lower() for name in lines[0][1]] if lines else []
+    if missing := required - set(header):
+        raise BadAnswer(f"{what}: the CSV has no column {', '.join(sorted(missing))}; it begins {_excerpt(body)}")
+    if len(set(header)) != len(header):
+        raise BadAnswer(f"{what}: a CSV column stands twice in the header {','.join(header)[:200]}")
+    for number, cells in lines[1:]:
+        while len(cells) > len(header) and not cells[-1]:
+            cells.pop()  # a comma too many at the end
+        if len(cells) != len(header):
+            faults.append(f"line {number} has {len(cells)} fields, the header {len(header)}")
+        else:
+            rows.append(dict(zip(header, cells, strict=True)))
     return rows, faults
+
+
+def _lines(reader: Any) -> Iterator[tuple[int, list[str]]]:
+    return ((reader.line_num, cells) for cells in reader if cells)
 
 
 def _excerpt(body: bytes) -> str:

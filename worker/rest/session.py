@@ -11,8 +11,8 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ REFUSED_FOR = 900.0
 """Seconds for which a refused login is not tried again: Yeastar's lock after five failures lasts 600."""
 
 _LOCK_POLL = 0.05
+_WORN = 3  # tokens in a row that may run out under one call, used up by others
 
 T = TypeVar("T")
 
@@ -44,19 +45,31 @@ class TokenFile:
         return {k: str(v) for k, v in kept.items()} if usable else {}
 
     def write(self, **fields: str) -> None:
-        """Keep the fields, readable by this user alone."""
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Keep the fields, readable by this user alone. StopSource where the folder cannot be written."""
         fresh = self._path.with_suffix(f".{os.getpid()}.tmp")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump({"identity": self._identity, **fields}, file)
-        fresh.replace(self._path)
+        with self._writable():
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                json.dump({"identity": self._identity, **fields}, file)
+            fresh.replace(self._path)
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        folder = self._path.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            yield
+        except OSError as error:
+            raise StopSource(
+                f"{folder} cannot be used ({error.strerror}): set [runtime] state_dir to a folder this user may write"
+            ) from error
 
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:
-        """Hold the machine-wide lock of this source's login."""
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self._path.with_suffix(".lock").open("w") as file:
+        """Hold the machine-wide lock of this source's login. StopSource where the folder cannot be written."""
+        with self._writable():
+            lock = self._path.with_suffix(".lock").open("w")
+        with lock as file:
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -79,6 +92,7 @@ class Session:
         self._token = ""
         self._made = ""
         self._logins = 0
+        self._proven = ""  # the last token that served a whole call: when that is refused, it ran out
         self._one_at_a_time = asyncio.Lock()
 
     async def run(self, call: Callable[[str], Awaitable[T]]) -> T:
@@ -93,13 +107,17 @@ class Session:
         while True:
             token = await self._current(refused)
             try:
-                return await call(token)
+                answer = await call(token)
             except SessionExpired as error:
-                if token == self._made and self._logins > logins:
+                worn = token == self._proven and len(refused) < _WORN  # served others: it ran out
+                if token == self._made and self._logins > logins and not worn:
                     if isinstance(error, LoginPage):  # the login itself is good: this one answer is no answer
                         raise NotAudio(f"{error.message}, after a fresh login too") from error
                     raise StopSource(f"{error.message}; a fresh login was refused as well") from error
                 refused.add(token)
+            else:
+                self._proven = token
+                return answer
 
     async def _current(self, refused: set[str]) -> str:
         """Return a token that was not refused: from memory, from the file, or by logging in."""

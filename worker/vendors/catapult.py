@@ -42,7 +42,7 @@ class Catapult:
         options=CatapultOptions,
         needs_timezone=False,
         max_window=None,
-        default_requests_per_second=1.0,
+        default_requests_per_second=0.95,
     )
     page_size: ClassVar[int] = 1000
     """Recordings asked for at a time; the documented maximum."""
@@ -62,6 +62,8 @@ class Catapult:
 
         The cursor is the path and query of the page, below the origin.
         """
+        if cursor is not None and not cursor.startswith("/"):
+            raise StopSource(cursor)
         path = cursor or self._rest.own(f"{self._rest.source.url.rstrip('/')}{self._recordings}?{self._query(0)}")
         reply = await self._get(path, Purpose.LIST)
         rows = json_of(reply.body, f"{self._name}: recordings")
@@ -104,11 +106,15 @@ class Catapult:
             raise NotYet(f"{self._name}: recording {self._rest.clean(recording.id)} has no media link yet")
         path = self._rest.own(recording.media)
         return await twice(
-            lambda: self._rest.open_audio("GET", path, document=self._refused, headers=self._headers, absolute=True)
+            lambda: self._rest.open_audio("GET", path, document=self._refused, headers=self._headers, absolute=True),
+            fatal=False,
         )
 
     async def _get(self, path: str, purpose: Purpose) -> Reply:
-        return await twice(lambda: self._rest.call("GET", path, purpose=purpose, headers=self._headers, absolute=True))
+        return await twice(
+            lambda: self._rest.call("GET", path, purpose=purpose, headers=self._headers, absolute=True),
+            fatal=purpose is Purpose.LIST,
+        )
 
     def _query(self, page: int) -> str:
         return f"page={page}&size={self.page_size}"
@@ -119,8 +125,8 @@ class Catapult:
         if "next" in links:
             try:
                 return self._rest.own(links["next"], reply.url)
-            except GiveUp as error:  # of the listing, so of no single recording
-                raise StopSource(error.message) from error
+            except GiveUp as error:
+                return error.message  # no path: refused when it is asked for, so that this page still counts
         here = URL(path, encoded=True)
         page = here.query.get("page", "")
         if links or rows < self.page_size or not page.isdecimal():

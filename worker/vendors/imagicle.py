@@ -22,7 +22,7 @@ from worker.errors import BadAnswer, SourceError
 from worker.model import ClaimedHash, Page, Recording, Unreadable, Window
 from worker.rest.client import Purpose, Reply, RestClient, segment, twice
 from worker.rest.decode import json_object, text_of
-from worker.times import iso_duration, parse_iso
+from worker.times import end_of, iso_duration, parse_iso
 from worker.vendor import MediaStream, Vendor, VendorInfo
 
 _RECORDINGS = "/fw/Apps/Recorder/WebAPI/Recordings"
@@ -108,6 +108,7 @@ class Imagicle:
             next=following.write() if following else None,
             unreadable=tuple(r for r in read if isinstance(r, Unreadable)) + missing,
             again=at.walk > 1,
+            total=total if total >= 0 and not missing else None,
         )
 
     def _following(self, here: _Cursor, total: int, *, empty: bool) -> tuple[_Cursor | None, tuple[Unreadable, ...]]:
@@ -149,10 +150,15 @@ class Imagicle:
     async def open_media(self, recording: Recording) -> MediaStream:
         """Open the decrypted MP3. Each call is an entry in the customer's audit log."""
         path = f"{_RECORDINGS}/{segment(recording.id)}/Media"
-        return await twice(lambda: self._rest.open_audio("GET", path, document=self._refused, headers=self._headers))
+        return await twice(
+            lambda: self._rest.open_audio("GET", path, document=self._refused, headers=self._headers), fatal=False
+        )
 
     async def _get(self, path: str, purpose: Purpose, params: Mapping[str, str | int] | None = None) -> Reply:
-        return await twice(lambda: self._rest.call("GET", path, purpose=purpose, params=params, headers=self._headers))
+        return await twice(
+            lambda: self._rest.call("GET", path, purpose=purpose, params=params, headers=self._headers),
+            fatal=purpose is Purpose.LIST,
+        )
 
     def _row(self, row: Any) -> Recording | Unreadable:
         if not isinstance(row, dict):
@@ -181,7 +187,7 @@ class Imagicle:
             notes += ("the phone system does not say who called; its own party stands as `from`",)
         facts = CallFacts(
             started_at=started,
-            ended_at=None if seconds is None else started + timedelta(seconds=seconds),
+            ended_at=end_of(started, seconds),
             duration_seconds=seconds,
             direction=direction,
             from_=from_,

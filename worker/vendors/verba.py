@@ -8,6 +8,7 @@ Calls", "Get Call Information" and "Get Media", and public client code; nothing 
 """
 
 import base64
+import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from worker.model import Page, Readiness, Recording, Unreadable, Window
 from worker.rest.client import Params, Purpose, RestClient, twice
 from worker.rest.decode import text_of, xml_of
 from worker.rest.elements import fields_of, first_of, plain, tag_of
-from worker.times import hms, local_span, local_to_utc
+from worker.times import end_of, hms, local_span, local_to_utc
 from worker.vendor import MediaStream, Vendor, VendorInfo
 
 _API = "/verba/api"
@@ -36,6 +37,7 @@ _LONGEST_CALL = timedelta(hours=24)
 _ID_NAMES = ("callID", "ccdr_id")
 """Names of the id parameter: the vendor's page, and a newer revision of its table."""
 
+_NOT_UNDERSTOOD = re.compile(r"error -(20|30|41|42|43)\b|status 40[0345]\b")
 _LOGIN = re.compile(r"(?i)\blog[ -]?[io]n\b|\bsign[ -]?in\b|authenticat|(session|token)( has| is)? (expired|invalid)")
 _NO_SOUND = frozenset({"im", "sms", "poll", "file_share", "whiteboard"})
 """Modalities (page "Metadata XML fields") that hold no sound; video and screens may, so their bytes decide."""
@@ -101,6 +103,7 @@ class Verba:
         self._secrets = self._fixed
         self._credentials = ""
         self._id_names: dict[str, str] = {}  # by action: which name worked
+        self._in_url = False
         self._session = None
         if options.username is not None and options.password is not None:
             password = options.password.get_secret_value()
@@ -112,9 +115,11 @@ class Verba:
     async def list_page(self, window: Window, cursor: str | None) -> Page:
         """Return one page of the recorded calls that started in the window, the oldest first.
 
-        The cursor is the number of rows before the page. A page that is not full is the last one.
+        The cursor is the number of rows before the page and a mark of the page before. An empty page is the last
+        one: a server may give shorter pages than it was asked for, or know no pages and repeat the first.
         """
-        first = int(cursor or 0)
+        number, _, before = (cursor or "0").partition(" ")
+        first = int(number)
         start, end = local_span(Window(window.start, window.end + _LONGEST_CALL), self._zone)
         params: Params = {
             "start": start,
@@ -133,9 +138,14 @@ class Verba:
         if not rows and not _is_empty_listing(root):
             raise BadAnswer(f"{self._name}: SearchCalls: neither calls nor an empty list of them, but <{tag_of(root)}>")
         read = [self._row(row) for row in rows]
+        head = hashlib.sha256(repr(plain(rows[0])).encode()).hexdigest() if rows else ""
+        if cursor and head == before:  # this server knows no pages: the first answer was everything
+            if len(rows) == self.page_size:  # unless it was cut where it was asked to be
+                raise BadAnswer(f"{self._name}: SearchCalls gives its first {len(rows)} calls again in place of more")
+            return Page(())
         return Page(
             recordings=tuple(r for r in read if isinstance(r, Recording)),
-            next=str(first + len(rows)) if len(rows) >= self.page_size else None,
+            next=f"{first + len(rows)} {head}" if rows else None,
             unreadable=tuple(r for r in read if isinstance(r, Unreadable)),
         )
 
@@ -188,18 +198,40 @@ class Verba:
     async def _ask(self, action: str, purpose: Purpose, params: Params) -> Element:
         async def asked(login: _Login | None) -> Element:
             form, headers = self._authorisation(login)
-            told = {"action": action, **params}
-            reply = await self._rest.call("POST", _API, purpose=purpose, params=told, form=form, headers=headers)
+            way = self._way({"action": action, **params}, form)
+            reply = await self._rest.call(path=_API, purpose=purpose, headers=headers, **way)
             return self._parsed(reply.body, action, purpose)
 
-        return await self._logged_in(asked)
+        return await self._either_way(lambda: self._logged_in(asked))
+
+    def _way(self, params: Params, form: dict[str, str]) -> dict[str, Any]:
+        """Return how parameters travel: secrets in a form, or in the URL for a server that reads nothing else."""
+        if self._in_url:
+            return {"method": "GET", "params": {**params, **form}}
+        return {"method": "POST", "params": params, "form": {**params, **form}}
+
+    async def _either_way(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Make a call; a server that cannot have understood the form is asked once more, with the URL."""
+        try:
+            return await call()
+        except StopSource as error:
+            if self._in_url or not _NOT_UNDERSTOOD.search(error.message):
+                raise
+            refusal = error
+        self._in_url = True
+        try:
+            return await call()
+        except MediaNotFound:  # understood: there is no such call
+            raise
+        except SourceError:
+            self._in_url = False
+            raise refusal from None
 
     async def _open(self, params: Params) -> MediaStream:
         async def opened(login: _Login | None) -> MediaStream:
             form, headers = self._authorisation(login)
-            return await self._rest.open_audio(
-                "POST", _API, document=self._refused, params=params, form=form, headers=headers
-            )
+            way = self._way(params, form)
+            return await self._rest.open_audio(path=_API, document=self._refused, headers=headers, **way)
 
         return await self._logged_in(opened)
 
@@ -224,14 +256,12 @@ class Verba:
         return await twice(lambda: call(None))
 
     async def _log_in(self) -> str:
-        reply = await self._rest.call(
-            "POST",
-            _API,
-            purpose=Purpose.LOGIN,
-            params={"action": "RequestToken"},
-            form={"apiKey": self._key},
-            headers={"Authorization": f"Basic {self._credentials}"},
-        )
+        return await self._either_way(self._request_token)
+
+    async def _request_token(self) -> str:
+        headers = {"Authorization": f"Basic {self._credentials}"}
+        way = self._way({"action": "RequestToken"}, {"apiKey": self._key})
+        reply = await self._rest.call(path=_API, purpose=Purpose.LOGIN, headers=headers, **way)
         root = self._parsed(reply.body, "RequestToken", Purpose.LOGIN)
         token = next((e.get("token") or e.text for e in root.iter() if e.get("token") or tag_of(e) == "token"), None)
         if not token or not token.strip():
@@ -328,7 +358,7 @@ class Verba:
         self, started: datetime, seconds: float | None, printed: str | None
     ) -> tuple[datetime | None, tuple[str, ...]]:
         """Return the printed end; start plus duration where that cannot be read or a clock change blurs it."""
-        computed = None if seconds is None else started + timedelta(seconds=seconds)
+        computed = end_of(started, seconds)
         if printed is None:
             return computed, ()
         try:

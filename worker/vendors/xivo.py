@@ -21,7 +21,7 @@ from worker.errors import BadAnswer, MediaNotFound, SourceError
 from worker.model import Page, Recording, Unreadable, Window
 from worker.rest.client import Purpose, RestClient, segment, twice
 from worker.rest.decode import json_object, text_of
-from worker.times import hms, local_span, start_of
+from worker.times import end_of, hms, local_span, start_of
 from worker.vendor import MediaStream, Vendor, VendorInfo
 
 _UNIQUE_ID = re.compile(r"-(\d{9,10}\.\d+)$")
@@ -75,7 +75,8 @@ class Xivo:
         )
         what = f"{self._rest.source.name}: page {number} of the search"
         answer = json_object(reply.body, what)
-        rows, more = answer.get("records"), answer.get("hasNext", True)
+        rows, more = answer.get("records"), answer.get("hasNext")
+        more = True if more is None else more
         if not isinstance(rows, list) or not isinstance(more, bool):
             raise BadAnswer(f"{what}: expected a list `records` and true or false in `hasNext`")
         now = self._rest.clock.now()
@@ -92,20 +93,23 @@ class Xivo:
 
     async def open_media(self, recording: Recording) -> MediaStream:
         """Open the audio by the form of the path that worked last; where it is not found there, by the other."""
+        doubled = self._doubled  # others may learn meanwhile: what was asked for is what the other form is not
         try:
-            return await self._audio(recording, doubled=self._doubled)
+            return await self._audio(recording, doubled=doubled)
         except MediaNotFound as missing:
             try:
-                stream = await self._audio(recording, doubled=not self._doubled)
+                stream = await self._audio(recording, doubled=not doubled)
             except MediaNotFound:
                 raise missing from None
-        self._doubled = not self._doubled
+        self._doubled = not doubled
         return stream
 
     async def _audio(self, recording: Recording, *, doubled: bool) -> MediaStream:
         path = f"{self._records}{'/records' if doubled else ''}/{segment(recording.id)}/audio"
         headers = {**self._headers, "Accept": "*/*"}
-        return await twice(lambda: self._rest.open_audio("GET", path, headers=headers, document=self._document))
+        return await twice(
+            lambda: self._rest.open_audio("GET", path, headers=headers, document=self._document), fatal=False
+        )
 
     def _document(self, body: bytes) -> SourceError:
         said = self._rest.clean(text_of(body))
@@ -135,7 +139,7 @@ def _recording(row: Any, zone: ZoneInfo, now: datetime) -> Recording | Unreadabl
         id=identity,
         call=CallFacts(
             started_at=started_at,
-            ended_at=None if seconds is None else started_at + timedelta(seconds=seconds),
+            ended_at=end_of(started_at, seconds),
             duration_seconds=seconds,
             direction=_DIRECTIONS.get(_text(record, "direction", notes) or "", Direction.UNKNOWN),
             from_=_text(record, "src_num", notes),

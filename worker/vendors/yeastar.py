@@ -34,7 +34,7 @@ from worker.limits import Slot
 from worker.model import Page, Recording, Unreadable, Window
 from worker.rest.client import Purpose, RestClient
 from worker.rest.decode import csv_of, json_object
-from worker.times import local_span, start_of
+from worker.times import end_of, local_span, start_of
 from worker.vendor import MediaStream, Vendor, VendorInfo
 
 _LOCKED_FOR = 600.0
@@ -253,7 +253,7 @@ class Yeastar:
             id=name,
             call=CallFacts(
                 started_at=start,
-                ended_at=None if seconds is None else start + timedelta(seconds=seconds),
+                ended_at=end_of(start, seconds),
                 duration_seconds=seconds,
                 direction=_direction(row.get("type", ""), name),
                 from_=row.get("callfrom", "").strip() or None,
