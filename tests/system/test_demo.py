@@ -1,7 +1,6 @@
 """The demo, whole: simulated phone systems, embedded broker, embedded S3, the real worker and scheduler."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -10,13 +9,6 @@ from typer.testing import CliRunner
 from tasks.cli.command import app
 
 
-@pytest.fixture
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Undo what the demo tells Celery through the environment."""
-    monkeypatch.setattr(os, "environ", os.environ.copy())
-
-
-@pytest.mark.usefixtures("_clean_environment")
 def test_the_demo_shows_the_main_job_and_leaves_a_folder(tmp_path: Path) -> None:
     """All finished recordings are held but for the one whose hash is wrong; the folder has the bucket and the log."""
     folder = tmp_path / "out"
@@ -33,7 +25,6 @@ def test_the_demo_shows_the_main_job_and_leaves_a_folder(tmp_path: Path) -> None
     assert again.exit_code == 2
 
 
-@pytest.mark.usefixtures("_clean_environment")
 def test_a_demo_that_takes_too_long_says_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It stops what it started, names the log and exits with 3."""
     monkeypatch.setattr("tasks.cli.demo._PATIENCE", 0.0)
