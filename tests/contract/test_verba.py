@@ -355,6 +355,15 @@ class TestVerba(VendorContract):
         assert len(await site.recordings()) == len(phones.calls)
         assert {seen.method for seen in phones.requests[1:]} == {"GET"}
 
+    async def test_a_refusal_after_that_puts_nothing_in_an_address(self, site: Site, phones: SimulatedVerba) -> None:
+        """A key that is revoked later was understood before: it is not sent again in the URL."""
+        await site.recordings()
+        refusal = b'<VerbaApi><Response code="-41"><ErrorMessage>Invalid API key.</ErrorMessage></Response></VerbaApi>'
+        phones.fault("answer", "list", body=refusal)
+        with pytest.raises(StopSource):
+            await site.recordings()
+        assert {seen.method for seen in phones.requests} == {"POST"}
+
     # media
 
     async def test_the_id_parameter_is_learned_once(self, site: Site, phones: SimulatedVerba) -> None:

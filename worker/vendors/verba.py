@@ -103,7 +103,7 @@ class Verba:
         self._secrets = self._fixed
         self._credentials = ""
         self._id_names: dict[str, str] = {}  # by action: which name worked
-        self._in_url = False
+        self._in_url = self._way_known = False
         self._session = None
         if options.username is not None and options.password is not None:
             password = options.password.get_secret_value()
@@ -163,7 +163,9 @@ class Verba:
             )
         except (GiveUp, MediaNotFound, NotYet, BadAnswer) as error:
             return recording.noting(f"no call information: {error.message}")
-        found = next((row for row in _calls(root) if _identity(fields_of(row)) in (recording.id, None)), None)
+        found = next(
+            (row for row in _calls(root) if first_of(fields_of(row), "ccdr_id", "id") in (recording.id, None)), None
+        )
         if found is None:
             return recording.noting("no call information: the answer is about no call, or another one")
         told, notes = self._facts(recording.started_at, fields_of(found))
@@ -210,21 +212,24 @@ class Verba:
             return {"method": "GET", "params": {**params, **form}}
         return {"method": "POST", "params": params, "form": {**params, **form}}
 
-    async def _either_way(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Make a call; a server that cannot have understood the form is asked once more, with the URL."""
+    async def _either_way(self, call: Callable[[], Awaitable[T]], *, proves: bool = True) -> T:
+        """Make a call; a server that never understood a form is asked once more, with everything in the URL."""
         try:
-            return await call()
+            answer = await call()
         except StopSource as error:
-            if self._in_url or not _NOT_UNDERSTOOD.search(error.message):
+            if self._way_known or not _NOT_UNDERSTOOD.search(error.message):
                 raise
             refusal = error
-        self._in_url = True
+        else:
+            self._way_known |= proves  # a login may have read its header alone
+            return answer
+        self._in_url = self._way_known = True
         try:
             return await call()
         except MediaNotFound:  # understood: there is no such call
             raise
         except SourceError:
-            self._in_url = False
+            self._in_url = self._way_known = False
             raise refusal from None
 
     async def _open(self, params: Params) -> MediaStream:
@@ -256,7 +261,7 @@ class Verba:
         return await twice(lambda: call(None))
 
     async def _log_in(self) -> str:
-        return await self._either_way(self._request_token)
+        return await self._either_way(self._request_token, proves=False)
 
     async def _request_token(self) -> str:
         headers = {"Authorization": f"Basic {self._credentials}"}
@@ -315,7 +320,7 @@ class Verba:
 
     def _row(self, row: Element) -> Recording | Unreadable:
         fields, record = fields_of(row), plain(row)
-        name = _identity(fields)
+        name = first_of(fields, "ccdr_id", "id")
         if name is None:
             return Unreadable(None, "a listed call has no ccdr_id", record)
         try:
@@ -401,10 +406,6 @@ def _is_empty_listing(root: Element) -> bool:
     if any(element.get("rowcount", "0").strip() not in ("", "0") for element in root.iter()):
         return False
     return any(tag_of(e) == "verbacdrlist" or (tag_of(e) == "response" and e.get("code") == "0") for e in root.iter())
-
-
-def _identity(fields: Mapping[str, str]) -> str | None:
-    return first_of(fields, "ccdr_id", "id")
 
 
 def _modality(record: Mapping[str, Any]) -> str:
