@@ -36,9 +36,9 @@ class Surroundings:
         if not isinstance(value, dict):
             raise Wrong(f"a secret is never written here; write {_FORMS}")
         if set(value) == {"env"}:
-            return SecretStr(self._from_environment(value["env"]))
+            return SecretStr(_one_line(self._from_environment(value["env"])))
         if set(value) == {"file"}:
-            return SecretStr(self._from_file(self.path(value["file"])))
+            return SecretStr(_one_line(self._from_file(self.path(value["file"]))))
         raise Wrong(f"a secret has one key, env or file; write {_FORMS}")
 
     def queue(self, schemes: tuple[str, ...], value: object) -> SecretStr:
@@ -82,6 +82,13 @@ class Surroundings:
         if not value:
             raise Wrong(f"the file {quoted(path)} is empty; it must hold the secret")
         return value
+
+
+def _one_line(secret: str) -> str:
+    """Return the secret; no phone system and no store takes one that is broken over lines."""
+    if set(secret) & set("\r\n\0"):
+        raise Wrong("the secret holds a line break; it must be one line, and nothing else")
+    return secret
 
 
 def _unreadable(path: Path, error: Exception) -> str:

@@ -7,7 +7,6 @@ touches nothing here.
 
 import hashlib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -38,9 +37,6 @@ class VendorKeys:
     options: type[VendorOptions]
     needs_timezone: bool
     default_requests_per_second: float | None = None
-
-
-Vendors = Mapping[str, VendorKeys]
 
 
 class Archive(Frozen):

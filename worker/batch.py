@@ -12,7 +12,7 @@ from datetime import datetime
 
 from config.events import Event
 from config.logs import get_logger
-from storage.keys import rid
+from storage.keys import rid, utc_date
 from storage.sidecar import GapReason
 from worker.errors import StopSource
 from worker.limits import PATIENCE, Gate
@@ -93,7 +93,7 @@ async def archive_many(
                 gaps.append((recording, outcome))
             else:
                 if outcome.fate in (Fate.ARCHIVED, Fate.HELD):
-                    await services.state.add_held(desk.source.name, recording.started_at.date(), rid(recording.id))
+                    await services.state.add_held(desk.source.name, utc_date(recording.started_at), rid(recording.id))
                 settle(recording, outcome)
 
     try:

@@ -63,10 +63,6 @@ class Index:
         """Return the fingerprint of the record a gap was written for; None where there is no gap."""
         return (await self._gaps_on(day)).get(rid)
 
-    async def gaps_on(self, day: date) -> int:
-        """Return how many gap records a day has."""
-        return len(await self._gaps_on(day))
-
     async def _held_on(self, day: date) -> frozenset[str]:
         if day not in self._held:
             state, name = self._services.state, self._source.name

@@ -156,13 +156,22 @@ def test_a_secret_that_cannot_be_had_is_explained(tmp_path: Path, password: str,
 
 @pytest.mark.parametrize(
     ("content", "secret"),
-    [("pw", "pw"), ("pw\n", "pw"), ("pw\r\n", "pw"), ("pw\n\n", "pw\n"), (" pä w ", " pä w "), ("pw\r", "pw\r")],
+    [("pw", "pw"), ("pw\n", "pw"), ("pw\r\n", "pw"), (" pä w ", " pä w ")],
 )
 def test_one_trailing_newline_of_a_file_is_dropped(tmp_path: Path, content: str, secret: str) -> None:
     """A secret in a file, beside the configuration, is all of it but one newline at its end."""
     (tmp_path / "secret").write_bytes(content.encode())
     settings = read(tmp_path, RIGHT.replace(PASSWORD, 'password = { file = "secret" }'))
     assert settings.source("hq").secrets() == [secret]
+
+
+@pytest.mark.parametrize("content", ["pw\n\n", "pw\r", "user\npw\n"])
+def test_a_secret_of_several_lines_is_refused(tmp_path: Path, content: str) -> None:
+    """No header and no form could carry it; better said here than by a login that fails oddly."""
+    (tmp_path / "secret").write_bytes(content.encode())
+    said = only(tmp_path, RIGHT.replace(PASSWORD, 'password = { file = "secret" }'))
+    assert "holds a line break" in said
+    assert "pw" not in said
 
 
 def test_a_certificate_file_lies_beside_the_configuration(tmp_path: Path) -> None:
