@@ -20,6 +20,7 @@ from worker.model import Recording
 from worker.outcome import Fate, Outcome, Report
 from worker.pipeline import archive_one, put_off, settle_gap
 from worker.runtime import Desk, Services
+from worker.steps import Step, reached
 
 Listener = Callable[[Recording, Outcome], None]
 """Told of each outcome, for progress bars."""
@@ -86,6 +87,7 @@ async def archive_many(
                 continue
             if starting:
                 await starting(recording)
+            reached(Step.BEGUN)
             outcome = await archive_one(services, desk, recording, watermark)
             if ended:
                 ended(recording)
@@ -95,6 +97,7 @@ async def archive_many(
                 if outcome.fate in (Fate.ARCHIVED, Fate.HELD):
                     await services.state.add_held(desk.source.name, utc_date(recording.started_at), rid(recording.id))
                 settle(recording, outcome)
+                reached(Step.SETTLED)
 
     try:
         # twice the connections: while one half writes to the archive, the other half downloads

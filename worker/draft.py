@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from storage.store import ArchiveStore, Upload, Written
+from worker.steps import Step, reached
 
 
 class Draft:
@@ -83,6 +84,7 @@ class Draft:
             if key not in self._uploads:
                 self._uploads[key] = await self._store.upload(key, content_type=self._content_type)
             await self._uploads[key].part(body, sha256)
+            reached(Step.PART_SENT)
         rest = self._filled - size
         self._buffer[:rest] = self._buffer[size : self._filled]
         self._filled = rest

@@ -16,6 +16,7 @@ from worker.index import LISTED, fingerprint
 from worker.model import Recording, Unreadable
 from worker.outcome import Fate, Outcome
 from worker.runtime import Desk, Services
+from worker.steps import Step, reached
 
 _MAX_RECORD = 16 * 1024 * 1024
 
@@ -34,6 +35,7 @@ async def write_gap(
 ) -> Outcome:
     """Write or update the gap record of a listed recording and forget that it was being retried."""
     await _put(services, desk, recording.id, recording.call, reason, detail, recording.record, tries, first_try_at)
+    reached(Step.GAP_WRITTEN)
     await services.state.forget_attempt(desk.source.name, rid(recording.id))
     return Outcome(recording.id, Fate.GAP, reason=reason, detail=detail)
 

@@ -24,6 +24,7 @@ from worker.model import Recording
 from worker.outcome import Report
 from worker.passes import note_trouble
 from worker.runtime import Desk, Services
+from worker.steps import Step, reached
 
 BATCH_SECONDS = 600.0
 """After this time a batch begins no further recording; what is left is the next poll's."""
@@ -59,11 +60,14 @@ async def archive_batch(
         work = await chain.load(state, batch)
         if work is None:
             return None
+        reached(Step.TAKEN)
         report = Report()
         if await _archived(services, source, chain, batch, work, report, lease):
+            reached(Step.BATCH_DONE)
             over = await chain.finish(state, batch)
             if work.following:
                 send(source.name, work.following)
+                reached(Step.FOLLOWED)
             elif over and work.again is not None and report.archived + report.held + report.gaps:
                 again(source.name, work.again)  # without any progress the clock's next poll is soon enough
         else:

@@ -24,6 +24,7 @@ from worker.outcome import Report
 from worker.passes import note_bug, note_trouble, settle_oddities
 from worker.runtime import Desk, Services
 from worker.span import current_window
+from worker.steps import Step, reached
 
 LIMIT = 1000
 """Recordings handed over by one poll."""
@@ -143,14 +144,18 @@ async def _alone(
 
 async def _look(services: Services, desk: Desk, window: Window, report: Report) -> Found:
     found = await discover(services, desk, window, report, LIMIT)
+    reached(Step.LISTED)
     await settle_oddities(services, desk, found, report)
     return found
 
 
 async def _hand_over(services: Services, chain: Chain, found: Found, send: Send, again: dict[str, str] | None) -> None:
     watermark = found.watermark if chain.kind == "poll" else None
-    for batch in await chain.begin(services.state, found.to_archive, watermark, again):
+    batches = await chain.begin(services.state, found.to_archive, watermark, again)
+    reached(Step.LAID_DOWN)
+    for batch in batches:
         send(chain.source, batch)
+    reached(Step.SENT)
 
 
 async def _note(services: Services, source: Source, report: Report) -> None:

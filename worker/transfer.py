@@ -22,6 +22,7 @@ from worker.index import WATERMARK
 from worker.model import Recording
 from worker.outcome import Fate, Outcome
 from worker.runtime import Desk, Services
+from worker.steps import Step, reached
 from worker.vendor import MediaStream
 from worker.verify import compare_hash, size_warning
 
@@ -63,6 +64,7 @@ class Transfer:
         source = self._desk.source
         stream = await self._desk.vendor.open_media(self._recording)
         try:
+            reached(Step.OPENED)
             declared = stream.declared_length
             self._refuse_too_large(declared or 0)
             head = await stream.peek()
@@ -98,6 +100,7 @@ class Transfer:
 
     async def _settle(self, received: _Received, twin: str | None) -> Outcome:
         """Everything came: verify, then publish or quarantine."""
+        reached(Step.RECEIVED)
         sha256 = received.draft.sha256
         verdict = compare_hash(self._recording.claimed_hash, sha256)
         strict = getattr(self._desk.source.options, "on_hash_mismatch", "quarantine") == "quarantine"
@@ -117,10 +120,12 @@ class Transfer:
                 self._seen.append(sha256)
                 raise Doubtful("the body had neither a length nor an end mark; a second download must agree")
             warnings.append("the body had neither a length nor an end mark; two downloads agreed")
+        reached(Step.VERIFIED)
         try:
             written = await received.draft.publish(received.draft.key, {"sha256": sha256})
         except AlreadyExists:
             written = await self._adopt(received, twin)
+        reached(Step.MEDIA_WRITTEN)
         return await self._commit(received, verdict, written, warnings)
 
     def _proven(self, received: _Received, verdict: VendorHashFacts) -> bool:
@@ -173,6 +178,7 @@ class Transfer:
             written = await received.draft.publish(key, {"sha256": received.draft.sha256})
         except AlreadyExists as error:  # another worker took the number just now
             return Retry(f"{detail}; {error}")
+        reached(Step.QUARANTINED)
         log.error(Event.QUARANTINED, source=self._desk.source.name, recording=self._recording.id, key=written.key)
         return GiveUp(f"{detail}; kept as {written.key}", reason)
 
@@ -219,6 +225,7 @@ class Transfer:
         except AlreadyExists:
             pass
         else:
+            reached(Step.SIDECAR_WRITTEN)
             return Outcome(recording.id, Fate.ARCHIVED, bytes=received.draft.size)
         before = Sidecar.model_validate_json(await self._services.store.get(key, max_bytes=_MAX_SIDECAR))
         if before.media.sha256 == sidecar.media.sha256:
