@@ -6,7 +6,7 @@ moto is a double, not an oracle: what it gets wrong is written down in `moto_can
 import functools
 import itertools
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,11 +54,17 @@ class _KeptAlive(WSGIRequestHandler):
     def log_request(self, *args: Any) -> None:
         return
 
+    def connection_dropped(self, error: BaseException, environ: Any = None) -> None:
+        self.close_connection = True  # what is left of the request must not be read as the next
+
 
 @contextmanager
-def moto() -> Iterator[str]:
-    """Run moto's S3 and yield its URL. Buckets are made fresh instead of restarting it."""
-    app = _OneAtATime(DomainDispatcherApplication(create_backend_app))
+def moto(around: Callable[[Any], Any] = lambda app: app) -> Iterator[str]:
+    """Run moto's S3 and yield its URL. Buckets are made fresh instead of restarting it.
+
+    `around` may wrap the WSGI application, to make it misbehave.
+    """
+    app = around(_OneAtATime(DomainDispatcherApplication(create_backend_app)))
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_KeptAlive)
     server.daemon_threads = True
     server.block_on_close = False

@@ -72,6 +72,8 @@ class Fault:
     """Bytes sent before a cut, stall or drip."""
     skip: int = 0
     """How many matching requests pass unharmed first."""
+    name: str = ""
+    """What the fault is counted as; its kind where this is empty."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,10 @@ class Simulator:
         self.requests: list[Seen] = []
         self.downloads: Counter[str] = Counter()
         self.most_at_once = 0
+        self.struck: list[tuple[str, str, str | None]] = []
+        """Faults that took place: name, purpose and the recording that was asked for."""
+        self.whim: Callable[[str, str | None], Fault | None] | None = None
+        """Asked at each request that no scripted fault fits: purpose and recording in, a fault to script out."""
         self.stuck = False
         """Whether listings give their first page for ever, always saying that there is more."""
         self._at_once = 0
@@ -236,6 +242,13 @@ class Simulator:
                 self._at_once -= 1
 
     def _due(self, purpose: str, recording: str | None) -> Fault | None:
+        found = self._scripted(purpose, recording)
+        if found is None and self.whim is not None and (fresh := self.whim(purpose, recording)) is not None:
+            self.faults = [*(fault for fault in self.faults if fault.times > 0), fresh]
+            found = self._scripted(purpose, recording)
+        return found
+
+    def _scripted(self, purpose: str, recording: str | None) -> Fault | None:
         for fault in self.faults:
             fits = fault.purpose in (purpose, "any") and fault.recording in (None, recording)
             if fits and fault.times > 0:
@@ -243,6 +256,7 @@ class Simulator:
                     fault.skip -= 1
                     continue
                 fault.times -= 1
+                self.struck.append((fault.name or fault.kind, purpose, recording))
                 return fault
         return None
 
