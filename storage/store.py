@@ -159,6 +159,10 @@ class ArchiveStore(Protocol):
         """Abort unfinished multipart uploads below `prefix` begun before `now - older_than`; return how many."""
         ...
 
+    async def ensure_probed(self) -> Capabilities:
+        """Return what the store was seen to do; it is tried out the first time, and raises as `probe` does."""
+        ...
+
     async def probe(self, prefix: str) -> Capabilities:
         """Try out what the store does, on objects below `prefix` that are removed again, versions included."""
         ...
