@@ -32,8 +32,8 @@ async def claimed(services: Services, source: str, rid: str) -> AsyncIterator[Ke
     if can.create_only and can.create_only_multipart:
         yield _needless
         return
-    holder = _Holder(services.state, f"{source}:{rid}")
-    await holder.keep()
+    name = f"{source}:{rid}"
+    holder = _Holder(services.state, name, await _take(services.state, name))
     renewing = asyncio.create_task(holder.renew())
     try:
         yield holder.keep
@@ -46,28 +46,30 @@ async def _needless() -> None:
     """Keep nothing: the store refuses a second writer by itself."""
 
 
+async def _take(state: State, name: str) -> Claim:
+    claim = await state.claim(name, _CLAIM)
+    if claim is None:
+        raise Taken("another worker is archiving it just now")
+    return claim
+
+
 class _Holder:
-    def __init__(self, state: State, name: str) -> None:
+    def __init__(self, state: State, name: str, claim: Claim) -> None:
         self._state = state
         self._name = name
-        self._claim: Claim | None = None
+        self._claim = claim
 
     async def keep(self) -> None:
         """Have the claim still, or again: a state that lost it forgot everybody else's too."""
-        if self._claim is not None and await self._claim.renew():
-            return
-        self._claim = await self._state.claim(self._name, _CLAIM)
-        if self._claim is None:
-            raise Taken("another worker is archiving it just now")
+        if not await self._claim.renew():
+            self._claim = await _take(self._state, self._name)
 
     async def renew(self) -> None:
         while True:
             await asyncio.sleep(_RENEW_EVERY)
-            if self._claim is not None:
-                with suppress(StateUnavailable):  # `keep` finds out what that meant
-                    await self._claim.renew()
+            with suppress(StateUnavailable):  # `keep` finds out what that meant
+                await self._claim.renew()
 
     async def release(self) -> None:
-        if self._claim is not None:
-            with suppress(StateUnavailable):  # it lapses by itself
-                await self._claim.release()
+        with suppress(StateUnavailable):  # it lapses by itself
+            await self._claim.release()
