@@ -57,11 +57,13 @@ class Capabilities:
         found = []
         if not self.create_only:
             found.append(
-                "the store ignores If-None-Match: callvault looks before each write and counts versions after it"
+                "the store ignores If-None-Match: callvault lets one worker at a recording, looks before each write and"
+                " counts versions after it"
             )
         elif not self.create_only_multipart:
             found.append(
-                "the store ignores If-None-Match when a large upload is completed: callvault looks before and after"
+                "the store ignores If-None-Match when a large upload is completed: callvault lets one worker at a"
+                " recording, and looks before and after"
             )
         if not self.checksum_headers:
             found.append(

@@ -12,6 +12,7 @@ from storage.state_local import LocalState
 from storage.store import Capabilities
 from tests.support.bench import NOW, Bench, make_bench
 from tests.support.clock import FakeClock
+from tests.support.waiting import PATIENCE
 from worker.model import Recording
 from worker.outcome import Fate, Outcome
 from worker.pipeline import archive_one
@@ -59,7 +60,8 @@ class ScriptedClaim:
         return answer
 
     async def seen_twice(self) -> None:
-        await self.twice.wait()
+        async with asyncio.timeout(PATIENCE):
+            await self.twice.wait()
 
     async def release(self) -> None:
         self.released = True
