@@ -122,6 +122,10 @@ class MemoryStore:
             del self._uploads[number]
         return len(stale)
 
+    async def ensure_probed(self) -> Capabilities:
+        """Return what this store does."""
+        return await self.probe("")
+
     async def probe(self, prefix: str) -> Capabilities:  # noqa: ARG002 - there is nothing to find out
         """Return what this store does; nothing is written for it."""
         await asyncio.sleep(0)

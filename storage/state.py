@@ -45,20 +45,24 @@ class Pause:
     reason: str
 
 
-class Lease(Protocol):
+class Claim(Protocol):
     """The right to do something alone. Lost when its holder stops renewing for `ttl` seconds."""
 
-    @property
-    def fence(self) -> int:
-        """A number that grows with every lease granted under the same name."""
-        ...
-
     async def renew(self) -> bool:
-        """Extend by another `ttl`; False when the lease was lost, and then it stays lost."""
+        """Extend by another `ttl`; False when it was lost, and then it stays lost."""
         ...
 
     async def release(self) -> None:
         """Give it back; does nothing when it was lost to another holder."""
+        ...
+
+
+class Lease(Claim, Protocol):
+    """A claim that can be told from those before it, also after its end."""
+
+    @property
+    def fence(self) -> int:
+        """A number that grows with every lease granted under the same name."""
         ...
 
 
@@ -99,6 +103,10 @@ class State(Permits, Protocol):
 
     async def lease(self, name: str, ttl: float) -> Lease | None:
         """Try to get the lease `name`; None when somebody else has it. Never waits."""
+        ...
+
+    async def claim(self, name: str, ttl: float) -> Claim | None:
+        """Like `lease`, for names without number, such as recordings': nothing of it stays once it is over."""
         ...
 
     async def watermark(self, source: str) -> datetime | None:

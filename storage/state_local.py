@@ -40,6 +40,24 @@ class LocalLease:
         self._lock.release()
 
 
+class LocalClaim:
+    """Implements `storage.state.Claim` with a name in a set: it lasts until it is released."""
+
+    def __init__(self, claimed: set[str], name: str) -> None:
+        self._claimed: set[str] | None = claimed
+        self._name = name
+
+    async def renew(self) -> bool:
+        """Return whether it is still held; False once it was released."""
+        return self._claimed is not None
+
+    async def release(self) -> None:
+        """Give it back; may be called twice."""
+        claimed, self._claimed = self._claimed, None
+        if claimed is not None:
+            claimed.discard(self._name)
+
+
 @dataclass
 class _Source:
     """What is remembered of one source for as long as the process lives."""
@@ -63,6 +81,7 @@ class LocalState:
         self._tokens = itertools.count(1)
         self._stashed: dict[str, tuple[str, float]] = {}
         self._notes: dict[str, dict[str, str]] = {}
+        self._claimed: set[str] = set()
 
     def _of(self, source: str) -> _Source:
         if source not in self._sources:
@@ -76,6 +95,13 @@ class LocalState:
         path = self._folder / f"lock-{file_safe(self._namespace)}-{file_safe(name)}"
         lock = try_lock(path, to_micros(self._clock.now()) // 1000)
         return LocalLease(lock) if lock else None
+
+    async def claim(self, name: str, ttl: float) -> LocalClaim | None:  # noqa: ARG002 - it ends with the process
+        """Try to get the claim `name`; None when it is taken here. Other processes are kept off by the run's lease."""
+        if name in self._claimed:
+            return None
+        self._claimed.add(name)
+        return LocalClaim(self._claimed, name)
 
     async def acquire(self, source: str, limit: int) -> str | None:
         """Take one of `limit` permits; None when all are taken."""

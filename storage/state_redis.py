@@ -26,28 +26,35 @@ _ATTEMPTS_MS = 30 * _DAY_MS
 _REMEMBERED = "\n"  # tells an empty remembered day from an unknown one; no rid holds a line break
 
 
-class RedisLease:
-    """Implements `storage.state.Lease`; made by `RedisState.lease`."""
+class RedisClaim:
+    """Implements `storage.state.Claim`; made by `RedisState.claim`."""
 
-    def __init__(self, server: Server, key: str, token: str, ttl_ms: int, fence: int) -> None:
+    def __init__(self, server: Server, key: str, token: str, ttl_ms: int) -> None:
         self._server = server
         self._key = key
         self._token = token
         self._ttl_ms = ttl_ms
+
+    async def renew(self) -> bool:
+        """Extend by another `ttl`; False when it was lost."""
+        return bool(await self._server.run(lua.RENEW_LEASE, [self._key], self._token, self._ttl_ms))
+
+    async def release(self) -> None:
+        """Give it back; does nothing when it was lost to another holder."""
+        await self._server.run(lua.RELEASE_LEASE, [self._key], self._token)
+
+
+class RedisLease(RedisClaim):
+    """Implements `storage.state.Lease`; made by `RedisState.lease`."""
+
+    def __init__(self, server: Server, key: str, token: str, ttl_ms: int, fence: int) -> None:
+        super().__init__(server, key, token, ttl_ms)
         self._fence = fence
 
     @property
     def fence(self) -> int:
         """A number that grows with every lease granted under the same name."""
         return self._fence
-
-    async def renew(self) -> bool:
-        """Extend by another `ttl`; False when the lease was lost."""
-        return bool(await self._server.run(lua.RENEW_LEASE, [self._key], self._token, self._ttl_ms))
-
-    async def release(self) -> None:
-        """Give it back; does nothing when it was lost to another holder."""
-        await self._server.run(lua.RELEASE_LEASE, [self._key], self._token)
 
 
 class RedisState:
@@ -79,6 +86,12 @@ class RedisState:
         key, token, ttl_ms = self._key("lease", name), secrets.token_hex(16), _millis(ttl)
         fence = await self._server.run(lua.LEASE, [key, self._key("fence", name)], token, ttl_ms, _FENCE_MS)
         return RedisLease(self._server, key, token, ttl_ms, int(fence)) if fence else None
+
+    async def claim(self, name: str, ttl: float) -> RedisClaim | None:
+        """Try to get the claim `name`; None when somebody else has it."""
+        key, token, ttl_ms = self._key("claim", name), secrets.token_hex(16), _millis(ttl)
+        taken = await self._server.run(lua.CLAIM, [key], token, ttl_ms)
+        return RedisClaim(self._server, key, token, ttl_ms) if taken else None
 
     async def acquire(self, source: str, limit: int) -> str | None:
         """Take one of `limit` permits; None when all are taken. Lapses after 60 s unrenewed."""

@@ -29,14 +29,22 @@ return fence
 The same token may ask again: a client repeats a request whose answer was lost.
 """
 
+CLAIM = """
+-- KEYS: claim. ARGV: token, ttl in ms. Returns 1, or 0 when it is another's. The same token may ask again.
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
 RENEW_LEASE = """
--- KEYS: lease. ARGV: token, ttl in ms. Returns 1, or 0 when the lease is another's or nobody's.
+-- KEYS: lease or claim. ARGV: token, ttl in ms. Returns 1, or 0 when the lease is another's or nobody's.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
 
 RELEASE_LEASE = """
--- KEYS: lease. ARGV: token.
+-- KEYS: lease or claim. ARGV: token.
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 return 1
 """

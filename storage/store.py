@@ -57,11 +57,13 @@ class Capabilities:
         found = []
         if not self.create_only:
             found.append(
-                "the store ignores If-None-Match: callvault looks before each write and counts versions after it"
+                "the store ignores If-None-Match: callvault lets one worker at a recording, looks before each write and"
+                " counts versions after it"
             )
         elif not self.create_only_multipart:
             found.append(
-                "the store ignores If-None-Match when a large upload is completed: callvault looks before and after"
+                "the store ignores If-None-Match when a large upload is completed: callvault lets one worker at a"
+                " recording, and looks before and after"
             )
         if not self.checksum_headers:
             found.append(
@@ -157,6 +159,10 @@ class ArchiveStore(Protocol):
 
     async def abort_stale_uploads(self, prefix: str, older_than: timedelta, now: datetime) -> int:
         """Abort unfinished multipart uploads below `prefix` begun before `now - older_than`; return how many."""
+        ...
+
+    async def ensure_probed(self) -> Capabilities:
+        """Return what the store was seen to do; it is tried out the first time, and raises as `probe` does."""
         ...
 
     async def probe(self, prefix: str) -> Capabilities:

@@ -11,7 +11,9 @@ import redis
 pytest.register_assert_rewrite("tests.support", "tests.contract")
 
 from storage.state_redis import RedisState  # noqa: E402 - first what may not be rewritten
-from tests.support.clock import FakeClock  # noqa: E402 - only what is imported after the line above is rewritten
+from tests.support.binaries import need  # noqa: E402 - only what is imported after the line above is rewritten
+from tests.support.clock import FakeClock  # noqa: E402 - as above
+from tests.support.rgw import BINARIES, shared_rgw  # noqa: E402 - as above
 from tests.support.valkey import Valkey  # noqa: E402 - as above
 
 
@@ -39,6 +41,15 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
     """Start one Valkey for this test process; who uses it empties it first with `flush`."""
     with Valkey(tmp_path_factory.mktemp("valkey")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def rgw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the URL of a real S3 server, one for all processes of this test run; skips where it is not installed."""
+    need(*BINARIES)
+    base = tmp_path_factory.getbasetemp()
+    with shared_rgw((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "rgw") as url:
+        yield url
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from storage.errors import StoreError
 from storage.keys import rid
 from storage.sidecar import GapReason
 from storage.state import Attempt, StateUnavailable
+from worker.claim import Taken, claimed
 from worker.errors import GiveUp, MediaNotFound, NotAudio, NotYet, Retry, SourceError, StopSource, Truncated, WaitUntil
 from worker.gaps import write_gap
 from worker.model import Readiness, Recording
@@ -44,6 +45,9 @@ async def archive_one(services: Services, desk: Desk, recording: Recording, wate
             outcome = await _archived(services, desk, recording, known, watermark)
     except (StopSource, WaitUntil, StoreError, StateUnavailable):
         raise
+    except Taken as error:
+        log.info(Event.RECORDING_PENDING, source=desk.source.name, recording=recording.id, tries=0, detail=str(error))
+        return Outcome(recording.id, Fate.PENDING, detail=error.message)
     except NotYet as error:
         return await _later(services, desk, recording, known, error.message, GapReason.GAVE_UP, failed=False)
     except MediaNotFound as error:
@@ -101,8 +105,12 @@ async def _archived(
         raise Retry(f"still {recording.vendor_state!r} at the phone system")
     if known is not None and known.crashes >= MAX_CRASHES:
         raise GiveUp(f"the worker died {known.crashes} times while archiving it", GapReason.CRASHED)
-    described = await _described(services, desk, recording, known)
-    transfer = Transfer(services, desk, described, watermark)
+    async with claimed(services, desk.source.name, rid(recording.id)) as keep:
+        described = await _described(services, desk, recording, known)
+        return await _tried(services, Transfer(services, desk, described, watermark, keep))
+
+
+async def _tried(services: Services, transfer: Transfer) -> Outcome:
     attempt = 0
     while True:
         attempt += 1

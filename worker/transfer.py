@@ -16,6 +16,7 @@ from storage.keys import rid, utc_date
 from storage.sidecar import ArchiveFacts, GapReason, MediaFacts, Sidecar, VendorHashFacts, Verdict, canonical
 from storage.store import Written
 from worker.audio import WAV_HEADER, AudioType, riff_length, sniff
+from worker.claim import Keep
 from worker.draft import Draft
 from worker.errors import GiveUp, NotAudio, Retry, SourceError
 from worker.index import WATERMARK
@@ -49,11 +50,14 @@ class _Received:
 class Transfer:
     """The tries at one recording. What an earlier try saw is remembered: two equal downloads prove each other."""
 
-    def __init__(self, services: Services, desk: Desk, recording: Recording, watermark: datetime | None) -> None:
+    def __init__(
+        self, services: Services, desk: Desk, recording: Recording, watermark: datetime | None, keep: Keep
+    ) -> None:
         self._services = services
         self._desk = desk
         self._recording = recording
         self._watermark = watermark
+        self._keep_claim = keep
         self._rid = rid(recording.id)
         self._day = utc_date(recording.started_at)
         self._seen: list[str] = []  # SHA-256 of each complete but doubtful download
@@ -121,6 +125,7 @@ class Transfer:
                 raise Doubtful("the body had neither a length nor an end mark; a second download must agree")
             warnings.append("the body had neither a length nor an end mark; two downloads agreed")
         reached(Step.VERIFIED)
+        await self._keep_claim()
         try:
             written = await received.draft.publish(received.draft.key, {"sha256": sha256})
         except AlreadyExists:
@@ -174,6 +179,7 @@ class Transfer:
             self._evidence = True
             return Doubtful(detail)
         key = twin or await self._quarantine_key(received.kind)
+        await self._keep_claim()
         try:
             written = await received.draft.publish(key, {"sha256": received.draft.sha256})
         except AlreadyExists as error:  # another worker took the number just now
@@ -214,6 +220,7 @@ class Transfer:
         body = canonical(sidecar)
         key = self._services.keys.sidecar(source.name, self._day, self._rid)
         metadata = {WATERMARK: self._watermark.isoformat()} if self._watermark else {}
+        await self._keep_claim()
         try:
             await self._services.store.put(
                 key,

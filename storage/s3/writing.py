@@ -1,7 +1,8 @@
 """What every write has in common: its headers, the check of what the store says it received, and create-only.
 
 Create-only is the store's own where it heeds `If-None-Match`. Where it does not, callvault looks before it writes
-and counts versions afterwards: two writers at the same moment then both learn of each other.
+and counts versions afterwards: two writers at the same moment then both learn of each other. That they do not meet
+is the concern of `worker.claim`.
 """
 
 import base64

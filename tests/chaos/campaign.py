@@ -6,9 +6,9 @@ much like the last one with it, not the same to the instruction.
 
 import heapq
 import itertools
-import json
 import os
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from config.load import load
 from tasks.celery_settings import celery_settings
 from tasks.names import HOUSEKEEPING, POLL
 from tests.chaos.audit import Audit, audit
-from tests.chaos.fleet import Fleet, environment
+from tests.chaos.fleet import ROOT, Fleet, environment
 from tests.chaos.ledger import Ledger
 from tests.chaos.mischief import EXCUSES, Mischief, PhoneTrouble
 from tests.chaos.people import CAP, People
@@ -35,6 +35,7 @@ from tests.support.site import Site
 from tests.support.valkey import Valkey
 from worker.vendors import vendor_keys
 
+_TRACE = re.compile(r"^Traceback[^\n]*\n(?:[ \t].*\n|\n)*.*$", re.MULTILINE)
 _TICK = 0.05
 _POLLS_EVERY = 4.0  # seconds; besides what the schedulers send
 _CALM = 300.0  # seconds after which what has not settled never will
@@ -248,12 +249,12 @@ def _names(site: Site) -> list[tuple[str, str, str]]:
 
 
 def _bugs(logs: list[Path]) -> list[str]:
+    """Return what tells of something unforeseen: our own event, and tracebacks through our code outside of the log."""
     found = []
     for path in logs:
-        for line in path.read_text(errors="replace").splitlines():
-            if f'"{Event.BUG}"' in line:
-                told = json.loads(line)
-                found.append(f"{path.name}: {json.dumps(told)[:3000]}")
-            elif line.startswith("Traceback"):
-                found.append(f"{path.name}: a traceback outside of the log")
+        told = path.read_text(errors="replace")
+        found += [f"{path.name}: {line[:3000]}" for line in told.splitlines() if f'"{Event.BUG}"' in line]
+        for trace in _TRACE.findall(told):
+            if any(f"{ROOT / name}/" in trace for name in ("config", "storage", "worker", "tasks")):
+                found.append(f"{path.name}: {trace[-1000:]}")
     return found

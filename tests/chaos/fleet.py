@@ -136,7 +136,7 @@ class Fleet:
                 try:
                     member.process.wait(_PATIENCE)
                 except subprocess.TimeoutExpired:
-                    self.ledger.breach("other", f"{member.name} did not end within {_PATIENCE:.0f} s of SIGTERM")
+                    self.ledger.struck("process", f"SIGKILL {_PATIENCE:.0f} s after a SIGTERM")
                 self._kill(member)
 
     def go_on(self) -> None:

@@ -232,7 +232,8 @@ def _versions(asked: Asked, start_response: Any) -> Iterable[bytes]:
         f"<Size>{found.size}</Size></Version>"
         for found in bucket_of(bucket).getlist(key, default=[])
     )
-    body = f"<ListVersionsResult><EncodingType>url</EncodingType><IsTruncated>false</IsTruncated>{rows}</ListVersionsResult>"
+    head = "<EncodingType>url</EncodingType><IsTruncated>false</IsTruncated>"
+    body = f"<ListVersionsResult>{head}{rows}</ListVersionsResult>"
     start_response("200 OK", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
     return [body.encode()]
 

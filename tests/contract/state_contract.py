@@ -40,6 +40,9 @@ async def everything(state: State, clock: FakeClock) -> None:
     lease = await state.lease("poll:hq", 30)
     if lease:
         await lease.renew()
+    claim = await state.claim("hq:a", 30)
+    if claim:
+        await claim.renew()
     token = await state.acquire("hq", 4)
     await state.renew("hq", [token or ""])
     await state.reserve("hq", 5)
@@ -102,6 +105,23 @@ class StateContract:
         assert await successor.renew()
         assert await state.lease("poll:hq", 30) is None
         await successor.release()
+
+    async def test_a_claim_is_held_by_one_and_leaves_nothing(self, state: State) -> None:
+        """A claim is taken, renewed and given back like a lease; a name that was claimed is free again at once."""
+        claim = await state.claim("hq:a", 30)
+        assert claim is not None
+        assert await claim.renew()
+        assert await state.claim("hq:a", 30) is None
+        other = await state.claim("hq:b", 30)
+        assert other is not None
+        await claim.release()
+        assert not await claim.renew()
+        successor = await state.claim("hq:a", 30)
+        assert successor is not None
+        await claim.release()
+        assert await successor.renew()
+        await successor.release()
+        await other.release()
 
     async def test_permits_are_capped_for_each_source(self, state: State) -> None:
         """As many permits as the limit says, none more; one given back can be taken; sources do not share."""

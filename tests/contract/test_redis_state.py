@@ -54,6 +54,7 @@ async def test_every_key_is_in_the_namespace_and_what_should_lapse_does(
     expected = {
         "lease:poll:hq": 30,
         "fence:poll:hq": 7 * 86400,
+        "claim:hq:a": 30,
         "permits:hq": 60,
         "pace:hq": 0.2,
         "pause:hq": 60,
@@ -240,6 +241,7 @@ async def test_all_machines_see_the_same(state: RedisState, other: RedisState, c
     assert await other.noted("poll") == {"listed": "1"}
     assert await other.enqueue("hq", ["a", "b"], 60) == ["a"]
     assert await other.lease("poll:hq", 30) is None
+    assert await other.claim("hq:a", 30) is None
 
 
 async def test_a_watermark_is_read_back_to_the_microsecond(state: RedisState, clock: FakeClock) -> None:
@@ -334,16 +336,16 @@ async def test_scripts_are_sent_again_when_the_server_forgot_them(state: RedisSt
 
 
 async def test_one_round_trip_an_operation(state: RedisState, raw: redis.Redis, clock: FakeClock) -> None:
-    """Once the scripts are known, each of the 21 calls that `everything` makes is a single command."""
+    """Once the scripts are known, each of the 22 calls that `everything` makes is a single command."""
     await everything(state, clock)
     with raw.monitor() as seen:
-        await everything(state, clock)  # the lease is taken, so that it is not renewed
+        await everything(state, clock)  # lease and claim are taken, so that they are not renewed
         raw.echo("the end")
         commands = []
         while "the end" not in (command := seen.next_command())["command"]:
             commands += [command["command"].split()[0]] if command["client_type"] != "lua" else []
     commands = [command for command in commands if command != "CLIENT"]  # the raw client introduces itself
-    assert len(commands) == 21
+    assert len(commands) == 22
     assert set(commands) <= {"EVALSHA", "HMGET", "HGET", "SMEMBERS", "HGETALL", "SET", "GET", "ZREM"}
 
 

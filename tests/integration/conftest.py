@@ -37,7 +37,8 @@ def make_site(s3: str, tmp_path: Path) -> Iterator[MakeSite]:
         def making(sources: dict[str, Simulator], **more: Any) -> Site:
             for simulator in sources.values():
                 stack.enter_context(simulator)
-            site = Site(tmp_path, new_bucket(s3), sources, {}, more.pop("extra", {}), **more)
+            archive = more.pop("archive", None) or new_bucket(s3)
+            site = Site(tmp_path, archive, sources, {}, more.pop("extra", {}), **more)
             site.write()
             return site
 

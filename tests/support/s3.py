@@ -1,6 +1,7 @@
 """An S3 over HTTP for tests: moto's server on a free loopback port, fresh buckets, a second pair of eyes.
 
-moto is a double, not an oracle: what it gets wrong is written down in `moto_can`.
+moto is a double, not an oracle: what it gets wrong is written down in `moto_can`. A real server is
+`tests.support.rgw`, with gaps of its own in `rgw_can`; buckets and eyes are the same for both.
 """
 
 import functools
@@ -18,6 +19,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from config.settings import Archive
 from storage.store import Capabilities
+from tests.support.rgw import TEST_KEY, TEST_SECRET
 
 _numbers = itertools.count(1)
 
@@ -29,6 +31,18 @@ def moto_can(*, versioned: bool, object_lock: bool) -> Capabilities:
         create_only_multipart=True,
         checksum=False,
         payload_hash=False,
+        versioned=versioned,
+        object_lock=object_lock,
+    )
+
+
+def rgw_can(*, versioned: bool, object_lock: bool) -> Capabilities:
+    """What a probe must find on 16.2: conditions count only where there are no versions, checksums never."""
+    return Capabilities(
+        create_only=not versioned,
+        create_only_multipart=False,
+        checksum=False,
+        payload_hash=True,
         versioned=versioned,
         object_lock=object_lock,
     )
@@ -100,14 +114,14 @@ def _client(endpoint: str, key: str, secret: str) -> Any:
 
 
 def archive_at(endpoint: str, bucket: str, *, prefix: str = "") -> Archive:
-    """Return settings for a bucket, made up credentials included."""
+    """Return settings for a bucket, credentials included: moto takes any."""
     return Archive(
         bucket=bucket,
         prefix=prefix,
         endpoint_url=endpoint,
         region="us-east-1",
-        access_key_id=SecretStr("test-key"),
-        secret_access_key=SecretStr("test-secret"),
+        access_key_id=SecretStr(TEST_KEY),
+        secret_access_key=SecretStr(TEST_SECRET),
     )
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / ".ci" / "run"
-NEEDED = ("bash", "dirname", "env", "chmod", "cat")
+NEEDED = ("bash", "dirname", "env", "chmod", "cat", "rm")
+SERVERS = "tests/support/binaries.py"
 
 
 class Machine:
@@ -20,6 +21,9 @@ class Machine:
         self.bin.mkdir()
         self.notes = folder / "notes"
         self.notes.touch()
+        self.missing = folder / "missing"
+        self.missing.touch()
+        self.policy = folder / "policy-rc.d"
         for name in NEEDED:
             found = shutil.which(name)
             assert found
@@ -33,18 +37,22 @@ class Machine:
         return path
 
     def python(self, name: str = "python3") -> Path:
-        """Put this very Python there."""
+        """Put this very Python there; which servers are missing is what the file `missing` says."""
         path = self.bin / name
-        path.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        path.write_text(f'#!/bin/sh\n[ "$1" = {SERVERS} ] && exec cat {self.missing}\nexec {sys.executable} "$@"\n')
         path.chmod(0o755)
         return path
 
+    def user(self, number: int) -> None:
+        """Say who runs it."""
+        self.program("id", f"echo {number}")
+
     def run(self) -> "subprocess.CompletedProcess[str]":
-        environ = {"PATH": str(self.bin), "HOME": os.devnull}
+        environ = {"PATH": str(self.bin), "HOME": os.devnull, "POLICY_RC_D": str(self.policy)}
         return subprocess.run([SCRIPT], env=environ, capture_output=True, text=True, check=False, cwd="/")
 
     def calls(self) -> list[str]:
-        return self.notes.read_text().splitlines()
+        return [line for line in self.notes.read_text().splitlines() if not line.startswith("id ")]
 
 
 @pytest.fixture
@@ -106,6 +114,57 @@ def test_what_cannot_be_installed_is_named(machine: Machine, there: str) -> None
     assert told.returncode == 1
     assert "Python 3.11 or newer" in told.stderr
     assert machine.calls() == []
+
+
+def test_the_servers_of_the_tests_are_installed_and_then_none_may_be_skipped(machine: Machine) -> None:
+    """What is missing is installed by root, no service of it started, and tests that cannot run fail from then on."""
+    machine.python()
+    machine.user(0)
+    machine.missing.write_text("ceph-mon radosgw\n")
+    machine.program("make", f'echo "servers: $TESTS_NEED_SERVERS" >>{machine.notes}')
+    asked = f'{machine.policy}; echo "start? $?" >>{machine.notes}'
+    machine.program("apt-get", f'[ "$1" = install ] || exit 0; {asked}; : >{machine.missing}')
+    assert machine.run().returncode == 0
+    assert machine.calls()[:4] == [
+        "apt-get update -qq",
+        "apt-get install -y -qq --no-install-recommends ceph-mon radosgw",
+        "start? 101",
+        f"make demo PYTHON={machine.bin / 'python3'}",
+    ]
+    assert machine.calls().count("servers: 1") == 2
+    assert not machine.policy.exists()
+
+
+@pytest.mark.parametrize("installs", [True, False])
+def test_a_policy_that_was_there_stays(machine: Machine, installs: bool) -> None:
+    """Somebody else's rule for starting services is neither replaced nor removed, nor is ours left when it fails."""
+    machine.python()
+    machine.user(0)
+    machine.missing.write_text("radosgw\n")
+    machine.program("make", "exit 0")
+    machine.program("apt-get", f'[ "$1" = install ] || exit 0; : >{machine.missing}; exit {0 if installs else 100}')
+    machine.policy.write_text("theirs")
+    assert machine.run().returncode == (0 if installs else 100)
+    assert machine.policy.read_text() == "theirs"
+    machine.policy.unlink()
+    machine.missing.write_text("radosgw\n")
+    machine.run()
+    assert not machine.policy.exists()
+
+
+@pytest.mark.parametrize("missing", ["apt-get", "rights"])
+def test_servers_that_cannot_be_installed_are_said_to_be_skipped(machine: Machine, missing: str) -> None:
+    """Without apt-get, or not as root, the rest is tested all the same, and it says what is left out."""
+    machine.python()
+    machine.user(1000 if missing == "rights" else 0)
+    machine.missing.write_text("radosgw\n")
+    machine.program("make", f'echo "servers: $TESTS_NEED_SERVERS" >>{machine.notes}')
+    if missing == "rights":
+        machine.program("apt-get", "exit 100")
+    told = machine.run()
+    assert told.returncode == 0
+    assert "skipped that need radosgw" in told.stdout
+    assert machine.calls().count("servers: ") == 2
 
 
 def test_it_is_executable_and_stops_at_the_first_error() -> None:
