@@ -24,7 +24,7 @@ _LAST_WORDS = 2000
 
 
 class RabbitMQ:
-    """A context manager; its data survive `stop` and `start`. `url` is that of the user guest, from the loopback only."""
+    """A context manager; its data survive `stop` and `start`. `url` is that of the user guest."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -17,7 +17,7 @@ class RedisServer(RedisLike):
 
     `certificate`: it speaks TLS only and shows this one, which lies beside its key as `own_certificate` leaves them.
     `users`: lines of an ACL file; the user `default` keeps all rights, for the tests themselves.
-    `replica_of`: it follows that server.
+    `replica_of`: it follows that server. `password`: everybody has to give it, replicas and their primary included.
     """
 
     def __init__(
@@ -27,6 +27,7 @@ class RedisServer(RedisLike):
         certificate: Path | None = None,
         users: Sequence[str] = (),
         replica_of: RedisLike | None = None,
+        password: str | None = None,
         sentinel_of: RedisLike | None = None,
         lines: Sequence[str] = (),
         **options: str,
@@ -39,6 +40,11 @@ class RedisServer(RedisLike):
             options["aclfile"] = str(rules)
         if replica_of:
             options |= {"replicaof": f"127.0.0.1 {replica_of.port}", "repl_diskless_sync_delay": "0"}
+        self._password = password
+        if password and sentinel_of:
+            lines = [*lines, f"requirepass {password}"]
+        elif password:
+            options |= {"requirepass": password, "masterauth": password}
         super().__init__(folder, sentinel_of=sentinel_of, lines=lines, **options)
 
     def binary(self) -> Path:
@@ -52,7 +58,7 @@ class RedisServer(RedisLike):
 
     def client(self, **options: Any) -> redis.Redis:
         told = {"ssl": True, "ssl_ca_certs": str(self._certificate)} if self._certificate else {}
-        return super().client(**told, **options)
+        return super().client(**{"password": self._password, **told, **options})
 
     def _listening(self) -> list[str]:
         if not self._certificate:

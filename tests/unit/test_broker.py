@@ -46,8 +46,10 @@ def test_without_any_broker_the_message_says_what_to_do(tmp_path: Path) -> None:
     ("url", "state_url", "words"),
     [
         ("redis+cluster://:hush@h/0", None, "Celery's queues need one Redis server: a cluster splits them"),
-        ("sentinel://:hush@h/0", NOBODY, "begins with sentinel://; expected redis://"),
-        ("user:hush@h", None, "has no scheme; expected redis://, rediss://, amqp:// or amqps://"),
+        ("http://:hush@h/0", NOBODY, "begins with http://; expected redis://"),
+        ("user:hush@h", None, "has no scheme; expected redis://, rediss://, sentinel://, amqp:// or amqps://"),
+        ("sentinel://:hush@h/0", None, "it lacks the name of the primary"),
+        (AMQP, "sentinel://:hush@h:x/0?master_name=n", "the number of the database cannot be read"),
         (AMQP, None, "add state_url"),
         ("rediss://:hush@h/0?ssl_cert_reqs=none", None, "leave it out"),
         (AMQP, "rediss://:hush@h/0?ssl_cert_reqs=CERT_OPTIONAL", "ssl_ca_certs="),
@@ -90,3 +92,25 @@ def test_each_kind_of_broker_gets_options_it_knows() -> None:
     assert broker.transport_options(AMQP, "abc") == {"confirm_publish": True}
     assert broker.queue_prefix(NOBODY, "abc") == ""
     assert broker.queue_prefix(AMQP, "abc") == "callvault.abc."
+
+
+SENTINELS = "sentinel://us%40er:hu%2Fsh@h1/3?master_name=calls&sentinel_password=quiet;sentinel://[::1]:26380"
+
+
+def test_sentinels_are_told_to_celery_in_its_own_way() -> None:
+    """Each address holds login and database, for Celery takes turns; the name and the Sentinels' login are options."""
+    url = broker.celery_url(SENTINELS)
+    assert url == "sentinel://us%40er:hu%2Fsh@h1:26379/3;sentinel://us%40er:hu%2Fsh@[::1]:26380/3"
+    options = broker.transport_options(SENTINELS, "abc")
+    assert (options["master_name"], options["sentinel_kwargs"]["password"]) == ("calls", "quiet")
+    assert options["global_keyprefix"] == "callvault:abc:"
+    assert broker.celery_url(NOBODY) == NOBODY
+    connection = Connection(url, transport_options=options)
+    assert (connection.userid, connection.password, connection.virtual_host) == ("us@er", "hu/sh", "3")
+
+
+def test_every_redis_is_known_once(tmp_path: Path) -> None:
+    """What is asked of each server at start is asked of messages and state, wherever they lie."""
+    assert broker.redis_urls(settings(tmp_path)) == [NOBODY]
+    assert broker.redis_urls(settings(tmp_path, url=AMQP, state_url=NOBODY)) == [NOBODY]
+    assert broker.redis_urls(settings(tmp_path, url="rediss://h/0", state_url=NOBODY)) == [NOBODY, "rediss://h/0"]
