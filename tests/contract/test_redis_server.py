@@ -5,7 +5,7 @@ import pickle
 import re
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from ssl import SSLContext
 
@@ -263,6 +263,22 @@ async def test_through_sentinel(open_state: OpenState, valkey: Valkey, raw: redi
         unknown = open_state(url.format("another"), retry=None)
         message = await refusal(unknown.ping(), StateUnavailable)
     assert f"another behind the Sentinels 127.0.0.1:{down}, 127.0.0.1:{sentinel.port} does not answer" in message
+
+
+async def test_the_new_primary_is_found_at_once(open_state: OpenState, tmp_path: Path) -> None:
+    """When the primary is gone and the Sentinels name another, the very next command reaches it."""
+    with ExitStack() as stack:
+        first, second = (stack.enter_context(Valkey(tmp_path / name)) for name in ("first", "second"))
+        sentinel = stack.enter_context(Valkey(tmp_path / "sentinel", sentinel_of=first))
+        state = open_state(f"sentinel://127.0.0.1:{sentinel.port}/0?master_name=primary")
+        await state.ping()
+        with sentinel.client() as told:
+            told.sentinel_remove("primary")
+            told.sentinel_monitor("primary", "127.0.0.1", second.port, 1)
+        first.kill()
+        assert await state.acquire("hq", 1)
+        with second.client() as raw:
+            assert list(raw.scan_iter()) == [f"{P}permits:hq"]
 
 
 async def test_the_login_of_a_sentinel_url_is_the_servers(

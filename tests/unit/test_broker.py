@@ -14,6 +14,7 @@ from tasks.embedded import EmbeddedValkey
 from tests.support.settings import NOBODY, settings
 
 AMQP = "amqp://user:hush@127.0.0.1:1/calls"
+SENTINELS = "sentinel://us%40er:hu%2Fsh@h1/3?master_name=calls&sentinel_password=quiet;sentinel://[::1]:26380"
 
 
 def test_a_configured_redis_serves_for_messages_and_state(tmp_path: Path) -> None:
@@ -66,6 +67,7 @@ def test_brokers_that_cannot_serve_are_refused(url: str, state_url: str | None, 
 def test_a_certificate_may_be_required_in_so_many_words() -> None:
     """Naming one's own authority, and asking for the check that is made anyway, is allowed."""
     broker.check(Broker(url=SecretStr("rediss://h/0?ssl_cert_reqs=required&ssl_ca_certs=/ca.pem")))
+    broker.check(Broker(url=SecretStr(SENTINELS)))
 
 
 def test_redis_over_tls_always_checks_certificates() -> None:
@@ -92,9 +94,6 @@ def test_each_kind_of_broker_gets_options_it_knows() -> None:
     assert broker.transport_options(AMQP, "abc") == {"confirm_publish": True}
     assert broker.queue_prefix(NOBODY, "abc") == ""
     assert broker.queue_prefix(AMQP, "abc") == "callvault.abc."
-
-
-SENTINELS = "sentinel://us%40er:hu%2Fsh@h1/3?master_name=calls&sentinel_password=quiet;sentinel://[::1]:26380"
 
 
 def test_sentinels_are_told_to_celery_in_its_own_way() -> None:
