@@ -28,8 +28,7 @@ def test_each_kind_of_address_gets_it() -> None:
 @pytest.mark.parametrize("closed", ["channel", "transport"])
 def test_acknowledging_on_a_closed_channel_is_a_connection_error(valkey: Valkey, closed: str) -> None:
     """It is one of those Celery goes on from; kombu's own is an AttributeError, which ends the worker."""
-    transport.register()
-    with Connection(valkey.url) as connection:
+    with Connection(valkey.url, transport=transport.Transport) as connection:
         channel: Any = connection.channel()
         errors = connection.connection_errors
         channel._put("poll", {"properties": {}})
