@@ -18,6 +18,8 @@ class Event(StrEnum):
     """The scheduler runs; `entries` is how many sources it knows."""
     BROKER_UNREACHABLE = "broker_unreachable"
     """The broker or the state beside it does not answer; it is tried again."""
+    BROKER_DOUBTFUL = "broker_doubtful"
+    """A server of messages or state can be used, but not trusted in all: `detail` says why."""
     CHILD_STARTED = "child_started"
     """`up` started its worker, its scheduler or its broker; `child` says which."""
     CHILD_DIED = "child_died"

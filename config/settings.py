@@ -142,5 +142,7 @@ class Settings(Frozen):
 def _passwords(address: str) -> list[str]:
     """Return what of a broker's address is secret, as it is written and as it is meant; its host is not."""
     written = [info.partition(":")[2] or info for info in _USER_INFO.findall(address)]
-    asked = [value for key, value in parse_qsl(address.partition("?")[2]) if "password" in key]
+    # the query of an address of Sentinels ends before the second of them
+    queries = {piece.partition("?")[2]: None for piece in (address, *address.split(";"))}
+    asked = [value for query in queries for key, value in parse_qsl(query) if "password" in key]
     return [*written, *(unquote(password) for password in written), *asked]

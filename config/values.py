@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from cronsim import CronSim, CronSimError
 
 from config.mistakes import Wrong, meant, quoted, shown
+from config.sentinel import FORM, is_sentinel, read_sentinels
 
 _SOURCE_NAME = re.compile(r"[a-z0-9-]{1,40}")
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
@@ -28,8 +29,8 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _CRON_SAMPLE = datetime(2026, 1, 1, tzinfo=UTC)
 
-BROKER_SCHEMES = ("redis", "rediss", "amqp", "amqps")
-STATE_SCHEMES = ("redis", "rediss", "unix")
+BROKER_SCHEMES = ("redis", "rediss", "sentinel", "amqp", "amqps")
+STATE_SCHEMES = ("redis", "rediss", "unix", "sentinel")
 
 
 def text(value: object) -> str:
@@ -192,6 +193,12 @@ def queue_address(schemes: tuple[str, ...]) -> Callable[[str], str]:
             raise Wrong(f"{scheme}:// is not a scheme; Valkey speaks Redis's protocol: write redis:// or rediss://")
         if scheme not in schemes:
             raise Wrong(f'{scheme}:// is not one of {", ".join(schemes)}; write e.g. "{sample}"')
+        if is_sentinel(told):
+            try:
+                read_sentinels(told)
+            except ValueError as error:
+                raise Wrong(f'is no address of Sentinels: {error}; write e.g. "{FORM}"') from None
+            return told
         first = _split(f"{scheme}://{rest}", sample)
         if scheme != "unix" and not first.hostname:
             raise Wrong(f'names no host; write e.g. "{sample}"')

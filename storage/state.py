@@ -21,6 +21,10 @@ class StateRefused(StateUnavailable):
     """It cannot be used until somebody acts: the address, a password, rights, or the kind of server is wrong."""
 
 
+class StateUnfit(StateRefused):
+    """Its own settings lose work: it evicts keys, or is a cluster."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """What is known of a recording that could not be archived yet."""

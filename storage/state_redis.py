@@ -14,7 +14,8 @@ from redis.exceptions import NoPermissionError
 
 from config.clock import Clock
 from storage import state_scripts as lua
-from storage.state import Attempt, Pause, StateRefused
+from storage.state import Attempt, Pause, StateRefused, StateUnfit
+from storage.state_fitness import judge
 from storage.state_records import attempt_from_text, attempt_text, from_micros, to_micros
 from storage.state_server import Server
 
@@ -60,7 +61,7 @@ class RedisLease(RedisClaim):
 class RedisState:
     """Implements `storage.state.State`.
 
-    `url`, `master_name` and the options are those of `storage.state_server.Server`; StateRefused when they name no
+    `url` and the options are those of `storage.state_server.Server`; StateRefused when they name no
     server. Opens no connection before the first call; use it in one event loop.
     """
 
@@ -69,12 +70,9 @@ class RedisState:
         url: str,
         namespace: str,
         clock: Clock,
-        *,
-        master_name: str | None = None,
-        sentinel_kwargs: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        self._server = Server(url, master_name=master_name, sentinel_kwargs=sentinel_kwargs, **options)
+        self._server = Server(url, **options)
         self._prefix = f"callvault:{namespace}:"
         self._clock = clock
 
@@ -218,27 +216,21 @@ class RedisState:
         await self._server.call("PING")
 
     async def check_server(self) -> list[str]:
-        """Return warnings about the server, as sentences. StateRefused when it is no place for state and queues."""
+        """Return warnings about the server, as sentences.
+
+        StateUnfit when its settings lose work, StateRefused when it cannot be written.
+        """
+        address = self._server.address
         try:
-            told = await self._server.call("INFO")
+            verdict = judge(await self._server.call("INFO"))
         except StateRefused as error:
             if not isinstance(error.__cause__, NoPermissionError):
                 raise
             return [f"{error}; whether it throws keys away or is a cluster could not be checked"]
-        problems = []
-        policy = told.get("maxmemory_policy")  # some hosted servers do not tell
-        if policy not in (None, "noeviction"):
-            problems.append(
-                f"may throw queues and state away when memory runs short (maxmemory-policy is {policy}): "
-                "set `maxmemory-policy noeviction` in its configuration"
-            )
-        if told.get("cluster_enabled"):
-            problems.append("is a cluster, which is not supported: use a single server, or Sentinel")
-        if told.get("role") == "slave":
-            problems.append("is a replica and cannot be written: give the primary's address")
-        if problems:
-            raise StateRefused("; ".join(f"the state server {self._server.address} {problem}" for problem in problems))
-        return [] if policy else [f"the state server {self._server.address} does not tell its maxmemory-policy"]
+        if problems := verdict.unfit + verdict.passing:
+            kind = StateUnfit if verdict.unfit else StateRefused
+            raise kind("; ".join(f"the state server {address} {problem}" for problem in problems))
+        return [f"the state server {address} {remark}" for remark in verdict.remarks]
 
     async def aclose(self) -> None:
         """Close connections."""

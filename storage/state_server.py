@@ -1,7 +1,7 @@
 """One Redis or Valkey server: how it is addressed, how commands reach it, and what its errors mean.
 
 What is asked of it is `storage.state_redis`. Takes the URLs that Celery takes: redis://, rediss://, unix://,
-redis+socket:// and sentinel://host:port/db?master_name=NAME;sentinel://host:port. No message from here holds a
+redis+socket:// and the sentinel:// of `config.sentinel`. No message from here holds a
 user name, a password or a URL's query.
 """
 
@@ -9,15 +9,15 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelManagedConnection
 from redis.backoff import ExponentialBackoff
 from redis.commands.core import AsyncScript
 
+from config.sentinel import FORM, is_sentinel, read_sentinels
 from storage.state import StateRefused, StateUnavailable
 
 _DEFAULTS: dict[str, Any] = {
@@ -29,7 +29,6 @@ _DEFAULTS: dict[str, Any] = {
 }
 _CONNECTIONS = 16  # of one process; more requests at once wait their turn
 _WAIT_FOR_CONNECTION = 20.0  # seconds
-_SENTINEL_PORT = 26379
 _OTHER_NAMES = (
     (r"^redis\+socket:", "unix:"),
     (r"\bvirtual_host=", "db="),
@@ -68,56 +67,51 @@ _PASSES: Mapping[str, str] = {
 _STAYS: Mapping[str, str] = {
     "NOAUTH": "refuses the user name or password: correct them in [broker] url, or state_url",
     "NOPERM": "does not let this user do that ({words}): extend the user's rights",
+    "CERTIFICATE": "shows a certificate that is not trusted ({words}): name the authority that signed it with "
+    "ssl_ca_certs=/path/to/ca.pem in the URL",
     "MOVED": "belongs to a cluster, which is not supported: use a single server, or Sentinel",
     "PROTOCOL": "does not speak Redis's protocol: see that [broker] url, or state_url, names the right port",
 }
 
 
+class _ToThePrimary(SentinelManagedConnection):
+    """Asks the Sentinels whenever it connects; redis-py 8.1 goes back to the address it knew when it sends again."""
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if not self.is_connected:
+            await self.connect()  # type: ignore[no-untyped-call] # redis-py leaves it untyped
+        await super().send_packed_command(command, check_health)
+
+
 class Server:
     """Connections to one server. `address` is for messages: host and port, never a password."""
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        master_name: str | None = None,
-        sentinel_kwargs: dict[str, Any] | None = None,
-        **options: Any,
-    ) -> None:
+    def __init__(self, url: str, **options: Any) -> None:
         """Open no connection. StateRefused when the URL cannot be one of a server for state."""
         settings = _DEFAULTS | {"retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), 2)} | options
         self._sentinels: list[Redis] = []
-        if url.startswith("sentinel://"):
-            self._client = self._through_sentinel(url, master_name, sentinel_kwargs, settings)
+        if is_sentinel(url):
+            self._client = self._through_sentinel(url, settings)
         else:
             pool = _pool(url, settings)
             self._client = Redis.from_pool(pool)
             self.address = _address(pool.connection_kwargs)
         self._scripts: dict[str, AsyncScript] = {}
 
-    def _through_sentinel(
-        self, url: str, master_name: str | None, sentinel_kwargs: dict[str, Any] | None, settings: dict[str, Any]
-    ) -> Redis:
+    def _through_sentinel(self, url: str, settings: dict[str, Any]) -> Redis:
         try:
-            pieces = [urlsplit(piece) for piece in url.split(";")]
-            hosts = [(piece.hostname or "localhost", piece.port or _SENTINEL_PORT) for piece in pieces]
-            db = int(pieces[0].path.strip("/") or 0)
-        except ValueError:
-            raise _not_an_address() from None  # its words may hold a part of the password
-        first = pieces[0]
-        name = master_name or parse_qs(first.query).get("master_name", [""])[0]
-        if not name:
-            raise StateRefused(
-                "a sentinel:// address needs the name of the primary: write sentinel://host:port/0?master_name=NAME"
-            )
-        login = {"username": first.username, "password": first.password}
-        told = {"db": db} | {key: unquote(value) for key, value in login.items() if value}
+            told = read_sentinels(url)
+        except ValueError as error:
+            raise StateRefused(f"the state is given no address of Sentinels: {error}; write {FORM}") from None
         asking = {key: settings[key] for key in ("protocol", "retry", "socket_timeout", "socket_connect_timeout")}
-        asking |= sentinel_kwargs or {}
+        asking |= told.sentinel_login
+        hosts = list(told.hosts)
         sentinel = Sentinel(hosts, sentinel_kwargs=asking)  # type: ignore[no-untyped-call] # redis-py leaves it untyped
         self._sentinels = sentinel.sentinels
-        self.address = f"{name} behind the Sentinels " + ", ".join(f"{host}:{port}" for host, port in hosts)
-        client: Redis = sentinel.master_for(name, **(settings | told))
+        self.address = f"{told.master_name} behind the Sentinels " + ", ".join(f"{host}:{port}" for host, port in hosts)
+        login = {"username": told.username, "password": told.password}
+        settings |= {"db": told.db} | {key: value for key, value in login.items() if value}
+        client: Redis = sentinel.master_for(told.master_name, connection_class=_ToThePrimary, **settings)
         return client
 
     async def call(self, *command: str | int) -> Any:
@@ -149,6 +143,8 @@ class Server:
                 if found is None:
                     raise  # a mistake in a command: a bug, not the server's state
                 code = found[0]
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                code = "CERTIFICATE"
             words = str(error)[:_EXCERPT].rstrip(".")
             if code in _PASSES:
                 raise StateUnavailable(

@@ -15,7 +15,7 @@ from celery.loaders.base import BaseLoader
 
 from config.events import Event
 from config.logs import configure_logging, get_logger
-from tasks import process
+from tasks import fitness, process, transport
 from tasks.celery_settings import celery_settings
 from tasks.stopping import FLAG
 
@@ -31,6 +31,7 @@ class Loader(BaseLoader):
     def read_configuration(self, env: str = "") -> dict[str, Any]:
         """Return Celery's settings; the variable `env` is not asked. ConfigError, BrokerError."""
         del env
+        transport.register()
         return celery_settings(process.settings(), datetime.now(UTC))
 
 
@@ -58,6 +59,8 @@ def _tell_the_pool(**_: object) -> None:
 
 @signals.worker_ready.connect
 def _say_ready(**_: object) -> None:
+    """Begin, unless the servers that have just been reached would lose work."""
+    fitness.end_if_unfit(process.settings())
     log.info(Event.WORKER_STARTED, processes=process.settings().worker_processes)
 
 
@@ -68,6 +71,8 @@ def _say_goodbye(**_: object) -> None:
 
 @signals.beat_init.connect
 def _say_scheduling(**_: object) -> None:
+    """Begin, unless the servers, where they can be reached, would lose work."""
+    fitness.end_if_unfit(process.settings())
     log.info(Event.SCHEDULE_STARTED, entries=len(process.settings().sources))
 
 

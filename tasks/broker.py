@@ -8,13 +8,14 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
 
+from config.sentinel import is_sentinel, read_sentinels
 from config.settings import Broker, Settings
 from tasks import embedded
 
 VISIBILITY_TIMEOUT = 3600
 """Seconds after which Redis hands a message that nobody acknowledged to another worker."""
 
-_REDIS = ("redis", "rediss", "redis+socket")
+_REDIS = ("redis", "rediss", "redis+socket", "sentinel")
 _RABBITMQ = ("amqp", "amqps")
 
 
@@ -50,13 +51,16 @@ def check(broker: Broker) -> None:
         )
     if scheme not in _REDIS + _RABBITMQ:
         found = f"begins with {scheme}://" if scheme else "has no scheme"
-        raise BrokerError(f"[broker] url {found}; expected redis://, rediss://, amqp:// or amqps://")
+        raise BrokerError(f"[broker] url {found}; expected redis://, rediss://, sentinel://, amqp:// or amqps://")
     if scheme in _RABBITMQ and broker.state_url is None:
         raise BrokerError(
             f"[broker] url is {scheme}://, which holds messages only: add state_url = a redis:// or rediss:// URL, for "
             "leases, permits and watermarks"
         )
     for told in filter(None, (broker.url, broker.state_url)):
+        if is_sentinel(told.get_secret_value()):
+            _check_sentinels(told.get_secret_value())
+            continue
         query = parse_qs(urlsplit(told.get_secret_value()).query)
         if any("required" not in value.lower() for value in query.get("ssl_cert_reqs", ())):
             raise BrokerError(
@@ -65,9 +69,21 @@ def check(broker: Broker) -> None:
             )
 
 
+def _check_sentinels(url: str) -> None:
+    try:
+        read_sentinels(url)
+    except ValueError as error:
+        raise BrokerError(f"[broker] has an address of Sentinels that cannot be used: {error}") from None
+
+
 def broker_url(settings: Settings) -> str:
-    """Return the URL for Celery, password included. The settings are those of `with_broker`."""
+    """Return the URL for messages, password included. The settings are those of `with_broker`."""
     return _broker(settings).url.get_secret_value()
+
+
+def celery_url(url: str) -> str:
+    """Return the URL as Celery wants it: its own way for Sentinels, which it takes turns in asking."""
+    return ";".join(read_sentinels(url).urls()) if is_sentinel(url) else url
 
 
 def state_url(settings: Settings) -> str:
@@ -76,11 +92,17 @@ def state_url(settings: Settings) -> str:
     return (broker.state_url or broker.url).get_secret_value()
 
 
+def redis_urls(settings: Settings) -> list[str]:
+    """Return the URLs, passwords included, of every Redis that messages or state lie in."""
+    urls = (state_url(settings), broker_url(settings))
+    return list(dict.fromkeys(url for url in urls if _scheme(url) not in _RABBITMQ))
+
+
 def transport_options(url: str, namespace: str) -> dict[str, Any]:
     """Return what kombu's transport is told; each kind of broker knows its own options only."""
     if _scheme(url) in _RABBITMQ:
         return {"confirm_publish": True}
-    return {
+    options = {
         "visibility_timeout": VISIBILITY_TIMEOUT,
         "global_keyprefix": f"callvault:{namespace}:",
         "health_check_interval": 25,
@@ -90,6 +112,13 @@ def transport_options(url: str, namespace: str) -> dict[str, Any]:
         "retry_on_timeout": True,
         "client_name": "callvault",
     }
+    return options | _sentinel_options(url) if is_sentinel(url) else options
+
+
+def _sentinel_options(url: str) -> dict[str, Any]:
+    told = read_sentinels(url)
+    asking = {"socket_timeout": 5, "socket_connect_timeout": 5, **told.sentinel_login}
+    return {"master_name": told.master_name, "sentinel_kwargs": asking}
 
 
 def queue_prefix(url: str, namespace: str) -> str:

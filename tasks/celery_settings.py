@@ -11,7 +11,7 @@ from typing import Any
 from kombu import Exchange, Queue
 
 from config.settings import Settings
-from tasks.broker import VISIBILITY_TIMEOUT, broker_url, queue_prefix, tls, transport_options
+from tasks.broker import VISIBILITY_TIMEOUT, broker_url, celery_url, queue_prefix, tls, transport_options
 from tasks.loop import DEADLINE
 from tasks.names import ARCHIVE, ARCHIVE_QUEUE, BACKFILL, DEFAULT_QUEUE, POLL, POLL_QUEUE, QUEUES
 from tasks.schedule import beat_schedule
@@ -30,7 +30,7 @@ def celery_settings(settings: Settings, now: datetime) -> dict[str, Any]:
     prefix = queue_prefix(url, namespace)
     poll = {"queue": prefix + POLL_QUEUE}
     return {
-        "broker_url": url,
+        "broker_url": celery_url(url),
         "broker_use_ssl": tls(url),
         "broker_transport_options": transport_options(url, namespace),
         "broker_connection_retry_on_startup": True,

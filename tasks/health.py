@@ -7,11 +7,6 @@ always comes. What a canary is says `tasks.liveness`; the phone systems are the 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
-
-from kombu import Connection
-from kombu.exceptions import OperationalError
-from redis.exceptions import ResponseError
 
 from config.clock import Clock
 from config.settings import Settings
@@ -19,11 +14,11 @@ from storage.errors import StoreError
 from storage.keys import Keys
 from storage.state import State, StateUnavailable
 from storage.store import ArchiveStore
-from tasks.broker import BrokerError, broker_url, tls, transport_options
+from tasks.broker import BrokerError
+from tasks.fitness import ask_servers
 from tasks.liveness import FRESH, last_song
 
 _PATIENCE = 15.0  # seconds for each question
-_EXCERPT = 200  # characters of the library's own words
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,36 +52,8 @@ async def _ask(name: str, question: Callable[[], Awaitable[Check]]) -> Check:
 
 
 async def _broker(settings: Settings) -> Check:
-    url = broker_url(settings)
-    connection = Connection(
-        url,
-        ssl=tls(url) or False,
-        transport_options=transport_options(url, settings.archive.namespace),
-        connect_timeout=5,
-    )
-    shown = f"{connection.transport_cls}://{connection.hostname}:{connection.port}"
-    try:
-        remark = await asyncio.to_thread(_connect, connection)
-    except OperationalError as error:
-        words = str(error)[:_EXCERPT].rstrip(".")
-        return Check("broker", ok=False, detail=f"{shown} does not answer ({words}): see that it runs")
-    return Check("broker", ok=True, detail=f"{shown} answers{remark}")
-
-
-def _connect(connection: Connection) -> str:
-    """Connect, and return what there is to say about the broker's own settings."""
-    with connection:
-        connection.ensure_connection(max_retries=1, interval_start=0, timeout=int(_PATIENCE / 2))
-        if connection.transport_cls not in ("redis", "rediss"):
-            return ""
-        channel: Any = connection.default_channel  # Redis's own kind, whose client the stubs do not know
-        try:
-            policy = channel.client.info("memory").get("maxmemory_policy", "noeviction")
-        except ResponseError:  # its user may not ask
-            return ""
-    if policy == "noeviction":
-        return ""
-    return f"; its maxmemory-policy is {policy}, by which queued work may vanish: set noeviction"
+    warnings = await ask_servers(settings)
+    return Check("broker", ok=True, detail="; ".join(["answers", *warnings]))
 
 
 async def _canary(state: State, clock: Clock) -> Check:

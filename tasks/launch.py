@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from config.load import VARIABLE
 
@@ -23,10 +24,22 @@ _OPTIONS = {
 
 def run(role: str, options: Sequence[str] = ()) -> int:
     """Be a `worker` or a `beat` until told to stop, with further options of Celery's; return the exit code."""
-    from tasks.app import app  # noqa: PLC0415 - `command` and `environment` are wanted without Celery
+    from celery import signals  # noqa: PLC0415 - `command` and `environment` are wanted without Celery
 
-    code: int | None = app.start(["--quiet", role, *_OPTIONS[role], *options])
-    return code or 0
+    from tasks.app import app  # noqa: PLC0415 - as above
+
+    workers: list[Any] = []
+
+    def note(instance: Any, **_: object) -> None:
+        workers.append(instance)
+
+    # `start` keeps a worker's exit code to itself
+    signals.celeryd_after_setup.connect(note)
+    try:
+        app.start(["--quiet", role, *_OPTIONS[role], *options])
+    finally:
+        signals.celeryd_after_setup.disconnect(note)
+    return next((worker.exitcode or 0 for worker in workers), 0)
 
 
 def command(role: str) -> list[str]:

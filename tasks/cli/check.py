@@ -9,9 +9,9 @@ from config.settings import Settings
 from storage.s3.store import S3Store
 from storage.state import StateUnavailable
 from storage.state_local import LocalState
-from storage.state_redis import RedisState
 from tasks import broker
 from tasks.cli.common import Config, Exit, Json, Level, LogLevel, print_json, read_settings, run_async
+from tasks.fitness import ask_servers
 from worker.checking import Finding, check_bucket, check_source
 from worker.runtime import make_services
 
@@ -44,16 +44,12 @@ async def _check(settings: Settings) -> list[Finding]:
 
 
 async def _check_broker(settings: Settings) -> Finding:
-    """Ask the state's server; the sentence says that `run` does without, for who needs no more."""
+    """Ask the servers of messages and state; the sentence says that `run` does without, for who needs no more."""
     what = "broker"
     try:
         told = broker.with_broker(settings)
-        state = RedisState(broker.state_url(told), settings.archive.namespace, SystemClock())
-        try:
-            await state.ping()
-            warnings = await state.check_server()
-        finally:
-            await state.aclose()
+        warnings = await ask_servers(told)
     except (broker.BrokerError, StateUnavailable) as error:
         return Finding(what, ok=False, detail=f"{error} (`callvault run` does without)")
-    return Finding(what, ok=True, detail="answers", warnings=tuple(warnings))
+    prefix = f"callvault:{settings.archive.namespace}:"
+    return Finding(what, ok=True, detail=f"answers; keys begin with {prefix}", warnings=tuple(warnings))

@@ -11,7 +11,7 @@ from config.load import VARIABLE
 from config.settings import Settings
 from storage.s3.store import S3Store
 from storage.state_redis import RedisState
-from tasks import broker, launch
+from tasks import broker, fitness, launch
 from tasks.app import LOG_LEVEL
 from tasks.cli.common import Config, Exit, Json, Level, LogLevel, print_json, read_settings, run_async
 from tasks.embedded import EmbeddedError
@@ -23,7 +23,7 @@ from tasks.up import run_up
 def up(config: Config = None, log_level: LogLevel = Level.INFO) -> None:
     """Run worker and scheduler together, with an embedded broker when none is configured, until told to stop."""
     settings, path = _settings(config, log_level)
-    _serve(lambda: run_up(settings, path))
+    _serve(lambda: _up(settings, path))
 
 
 def worker(config: Config = None, log_level: LogLevel = Level.INFO) -> None:
@@ -70,6 +70,12 @@ def _settings(config: Path | None, level: Level) -> tuple[Settings, Path]:
     settings, path = read_settings(config, level)
     os.environ |= {VARIABLE: str(path.absolute()), LOG_LEVEL: level.value}
     return settings, path
+
+
+def _up(settings: Settings, path: Path) -> int:
+    if settings.broker:
+        fitness.end_if_unfit(broker.with_broker(settings))  # its children would only be started again and again
+    return run_up(settings, path)
 
 
 def _launch(role: str, settings: Settings) -> int:

@@ -5,14 +5,14 @@ import pickle
 import re
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from ssl import SSLContext
 
 import pytest
 import redis
 
-from storage.state import StateRefused, StateUnavailable
+from storage.state import StateRefused, StateUnavailable, StateUnfit
 from storage.state_redis import RedisState
 from tests.contract.state_contract import everything
 from tests.support.certificate import own_certificate
@@ -190,7 +190,7 @@ async def test_a_mistake_in_a_command_is_not_hidden(state: RedisState, raw: redi
         await state.attempts("hq")
 
 
-@pytest.mark.parametrize("kind", [StateUnavailable, StateRefused])
+@pytest.mark.parametrize("kind", [StateUnavailable, StateRefused, StateUnfit])
 def test_errors_survive_pickling(kind: type[StateUnavailable]) -> None:
     """An error that crosses processes keeps its type and its message."""
     copy = pickle.loads(pickle.dumps(kind("the state server does not answer")))
@@ -207,12 +207,16 @@ async def test_a_server_that_keeps_everything_is_fine(state: RedisState) -> None
 
 
 async def test_a_server_that_throws_keys_away_is_refused(state: RedisState, raw: redis.Redis) -> None:
-    """With another policy than noeviction, queues could vanish: the check says which it is and what to set."""
+    """With another policy than noeviction and a limit queues could vanish; without a limit that is a remark."""
     raw.config_set("maxmemory-policy", "allkeys-lru")
     try:
-        message = await refusal(state.check_server(), StateRefused)
+        (remark,) = await state.check_server()
+        raw.config_set("maxmemory", "100mb")
+        message = await refusal(state.check_server(), StateUnfit)
     finally:
+        raw.config_set("maxmemory", 0)
         raw.config_set("maxmemory-policy", "noeviction")
+    assert "has no maxmemory, else its maxmemory-policy allkeys-lru would throw" in remark
     assert "(maxmemory-policy is allkeys-lru): set `maxmemory-policy noeviction`" in message
 
 
@@ -230,7 +234,7 @@ async def test_a_cluster_is_refused(open_state: OpenState, tmp_path: Path) -> No
     """A server in cluster mode is refused by the check, and by the first use."""
     with Valkey(tmp_path / "valkey", cluster_enabled="yes") as server:
         state = open_state(server.url)
-        assert "is a cluster, which is not supported" in await refusal(state.check_server(), StateRefused)
+        assert "is a cluster, which is not supported" in await refusal(state.check_server(), StateUnfit)
         assert "belongs to a cluster" in await refusal(state.lease("poll:hq", 30), StateRefused)
 
 
@@ -251,14 +255,30 @@ async def test_through_sentinel(open_state: OpenState, valkey: Valkey, raw: redi
     """The Sentinels are asked where the primary is, one that is down left out; the database of the URL is used."""
     with Valkey(tmp_path / "sentinel", sentinel_of=valkey) as sentinel:
         down = free_port()
-        url = f"sentinel://127.0.0.1:{down}/3;sentinel://127.0.0.1:{sentinel.port}"
-        state = open_state(url, master_name="primary")
+        url = f"sentinel://127.0.0.1:{down}/3?master_name={{}};sentinel://127.0.0.1:{sentinel.port}"
+        state = open_state(url.format("primary"))
         assert await state.acquire("hq", 1)
         with valkey.client(db=3) as third:
             assert list(third.scan_iter()) == [f"{P}permits:hq"]
-        unknown = open_state(url, master_name="another", retry=None)
+        unknown = open_state(url.format("another"), retry=None)
         message = await refusal(unknown.ping(), StateUnavailable)
     assert f"another behind the Sentinels 127.0.0.1:{down}, 127.0.0.1:{sentinel.port} does not answer" in message
+
+
+async def test_the_new_primary_is_found_at_once(open_state: OpenState, tmp_path: Path) -> None:
+    """When the primary is gone and the Sentinels name another, the very next command reaches it."""
+    with ExitStack() as stack:
+        first, second = (stack.enter_context(Valkey(tmp_path / name)) for name in ("first", "second"))
+        sentinel = stack.enter_context(Valkey(tmp_path / "sentinel", sentinel_of=first))
+        state = open_state(f"sentinel://127.0.0.1:{sentinel.port}/0?master_name=primary")
+        await state.ping()
+        with sentinel.client() as told:
+            told.sentinel_remove("primary")
+            told.sentinel_monitor("primary", "127.0.0.1", second.port, 1)
+        first.kill()
+        assert await state.acquire("hq", 1)
+        with second.client() as raw:
+            assert list(raw.scan_iter()) == [f"{P}permits:hq"]
 
 
 async def test_the_login_of_a_sentinel_url_is_the_servers(
@@ -284,7 +304,7 @@ async def test_the_login_of_a_sentinel_url_is_the_servers(
         (f"rediss://:{SECRET}@127.0.0.1:6379/0?ssl_cert_reqs=perhaps", "with options that redis-py knows"),
         (f"redis://:{SECRET}@a:6379;redis://:{SECRET}@b:6379", "several are for sentinel:// alone"),
         (SECRET, "the state needs one server's URL"),
-        (f"sentinel://:{SECRET}@a:26379", "needs the name of the primary: write"),
+        (f"sentinel://:{SECRET}@a:26379", "it lacks the name of the primary, ?master_name=NAME; write"),
     ],
 )
 def test_a_wrong_url_is_a_sentence(clock: FakeClock, url: str, says: str) -> None:
@@ -298,8 +318,8 @@ def test_a_wrong_url_is_a_sentence(clock: FakeClock, url: str, says: str) -> Non
 @pytest.mark.parametrize("url", [f"sentinel://:{SECRET}/x@a:26379", "sentinel://a:26379/zero", "sentinel://a:b;c"])
 def test_a_wrong_sentinel_url_is_a_sentence(clock: FakeClock, url: str) -> None:
     """Ports and database numbers of Sentinel addresses are numbers."""
-    with pytest.raises(StateRefused, match="none of a Redis or Valkey server") as caught:
-        RedisState(url, "acme", clock, master_name="primary")
+    with pytest.raises(StateRefused, match="no address of Sentinels: a host, a port or the number") as caught:
+        RedisState(url, "acme", clock)
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
@@ -309,8 +329,9 @@ async def test_tls_is_verified(open_state: OpenState, tmp_path: Path, option: st
     _, context = own_certificate(tmp_path)
     async with answering(b"+OK\r\n", ssl=context) as url:
         address = url.split("@")[1].split("/")[0]
-        message = await refusal(open_state(f"rediss://{address}/0{option}", retry=None).ping(), StateUnavailable)
-    assert "certificate verify failed" in message
+        message = await refusal(open_state(f"rediss://{address}/0{option}", retry=None).ping(), StateRefused)
+    assert "shows a certificate that is not trusted" in message
+    assert "ssl_ca_certs=" in message
 
 
 async def test_tls_with_an_authority_of_ones_own(open_state: OpenState, tmp_path: Path) -> None:

@@ -323,17 +323,14 @@ def test_up_survives_deaths_and_stops_in_time(lone: Site) -> None:
 
 
 def test_work_goes_on_after_the_broker_was_away(site: Site, client: Celery, valkey: Valkey) -> None:
-    """The broker dies with all its data and comes back: the worker, or the one that takes its place, consumes.
-
-    kombu 5.7.0 ends the worker when a task is acknowledged in the very moment in which the connection is lost
-    (AttributeError in Channel._connparams), so whoever runs workers has to start them again, as `up` does.
-    """
+    """The broker dies with all its data and comes back: the very same worker consumes again."""
     site.start("-c", UP, str(site.config))
     wait_for(lambda: sung(valkey.url, site.namespace), "the canary has sung")
     valkey.restart(keep_data=False)
     assert not sung(valkey.url, site.namespace)
     client.send_task(names.CANARY)
     wait_for(lambda: sung(valkey.url, site.namespace), "the canary has sung again")
+    assert site.log.read_text().count('"worker_started"') == 1, "no worker had to be started again"
 
 
 def _lives(process: psutil.Process) -> bool:

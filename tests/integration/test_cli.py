@@ -167,11 +167,23 @@ def test_worker_and_beat_start_with_the_configuration_they_were_given(
     assert started == [(verb, str(site.config))]
 
 
-def test_up_hands_over_to_the_supervisor(make_site: MakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its exit code is ours."""
+def test_up_hands_over_to_the_supervisor(make_site: MakeSite, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its exit code is ours; a configured broker that evicts keys is refused before anything is started."""
     site = make_site({"hq": SimulatedXivo([])})
     monkeypatch.setattr("tasks.cli.serve.run_up", lambda settings, path: 0 if path == site.config else 1)
     assert site.callvault("up").exit_code == 0
+    site.broker = valkey.url
+    assert site.callvault("up").exit_code == 0
+    with valkey.client() as client:
+        client.config_set("maxmemory", "100mb")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            result = site.callvault("up")
+        finally:
+            client.config_set("maxmemory-policy", "noeviction")
+            client.config_set("maxmemory", 0)
+    assert result.exit_code == 2
+    assert "set `maxmemory-policy noeviction`" in result.output
 
 
 def test_backfill_asks_for_a_span_and_looks_on(

@@ -32,6 +32,8 @@ class Site:
     """Further keys of a source, by its name."""
     broker: str | None = None
     runtime: Mapping[str, Any] | None = None
+    state: str | None = None
+    """Where the state lies, where the broker cannot hold it."""
 
     @property
     def config(self) -> Path:
@@ -47,6 +49,7 @@ class Site:
             lines.append(f"{key} = {self._secret(f'S3_{key}', value.get_secret_value())}")
         if self.broker:
             lines += ["[broker]", f"url = {self._secret('BROKER', self.broker)}"]
+            lines += [f"state_url = {self._secret('STATE', self.state)}"] if self.state else []
         lines += ["[runtime]", *_keys({"state_dir": str(self.folder / "state"), **(self.runtime or {})})]
         for name, simulator in self.sources.items():
             lines += ["[[sources]]", *_keys({"name": name, "vendor": simulator.vendor, "url": simulator.url})]

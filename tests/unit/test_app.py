@@ -21,6 +21,7 @@ from tasks.app import Loader, app
 from tasks.stopping import FLAG
 from tests.support.clock import FakeClock
 from tests.support.settings import NOBODY, settings, source
+from tests.support.valkey import Valkey
 
 ROOT = Path(__file__).parents[2]
 
@@ -210,8 +211,11 @@ def test_log_lines_of_a_task_say_which_it_is() -> None:
     assert structlog.contextvars.get_contextvars() == {}
 
 
-def test_worker_and_scheduler_say_that_they_are_there(caplog: pytest.LogCaptureFixture) -> None:
+def test_worker_and_scheduler_say_that_they_are_there(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, valkey: Valkey
+) -> None:
     """Start and end of a worker and the start of a scheduler are events."""
+    monkeypatch.setattr(process, "_settings", settings(tmp_path, url=valkey.url))
     with caplog.at_level(logging.INFO, logger="callvault"):
         signals.worker_ready.send(sender=None)
         signals.beat_init.send(sender=None)

@@ -14,6 +14,7 @@ from tasks.embedded import EmbeddedValkey
 from tests.support.settings import NOBODY, settings
 
 AMQP = "amqp://user:hush@127.0.0.1:1/calls"
+SENTINELS = "sentinel://us%40er:hu%2Fsh@h1/3?master_name=calls&sentinel_password=quiet;sentinel://[::1]:26380"
 
 
 def test_a_configured_redis_serves_for_messages_and_state(tmp_path: Path) -> None:
@@ -46,8 +47,10 @@ def test_without_any_broker_the_message_says_what_to_do(tmp_path: Path) -> None:
     ("url", "state_url", "words"),
     [
         ("redis+cluster://:hush@h/0", None, "Celery's queues need one Redis server: a cluster splits them"),
-        ("sentinel://:hush@h/0", NOBODY, "begins with sentinel://; expected redis://"),
-        ("user:hush@h", None, "has no scheme; expected redis://, rediss://, amqp:// or amqps://"),
+        ("http://:hush@h/0", NOBODY, "begins with http://; expected redis://"),
+        ("user:hush@h", None, "has no scheme; expected redis://, rediss://, sentinel://, amqp:// or amqps://"),
+        ("sentinel://:hush@h/0", None, "it lacks the name of the primary"),
+        (AMQP, "sentinel://:hush@h:x/0?master_name=n", "the number of the database cannot be read"),
         (AMQP, None, "add state_url"),
         ("rediss://:hush@h/0?ssl_cert_reqs=none", None, "leave it out"),
         (AMQP, "rediss://:hush@h/0?ssl_cert_reqs=CERT_OPTIONAL", "ssl_ca_certs="),
@@ -64,6 +67,7 @@ def test_brokers_that_cannot_serve_are_refused(url: str, state_url: str | None, 
 def test_a_certificate_may_be_required_in_so_many_words() -> None:
     """Naming one's own authority, and asking for the check that is made anyway, is allowed."""
     broker.check(Broker(url=SecretStr("rediss://h/0?ssl_cert_reqs=required&ssl_ca_certs=/ca.pem")))
+    broker.check(Broker(url=SecretStr(SENTINELS)))
 
 
 def test_redis_over_tls_always_checks_certificates() -> None:
@@ -90,3 +94,22 @@ def test_each_kind_of_broker_gets_options_it_knows() -> None:
     assert broker.transport_options(AMQP, "abc") == {"confirm_publish": True}
     assert broker.queue_prefix(NOBODY, "abc") == ""
     assert broker.queue_prefix(AMQP, "abc") == "callvault.abc."
+
+
+def test_sentinels_are_told_to_celery_in_its_own_way() -> None:
+    """Each address holds login and database, for Celery takes turns; the name and the Sentinels' login are options."""
+    url = broker.celery_url(SENTINELS)
+    assert url == "sentinel://us%40er:hu%2Fsh@h1:26379/3;sentinel://us%40er:hu%2Fsh@[::1]:26380/3"
+    options = broker.transport_options(SENTINELS, "abc")
+    assert (options["master_name"], options["sentinel_kwargs"]["password"]) == ("calls", "quiet")
+    assert options["global_keyprefix"] == "callvault:abc:"
+    assert broker.celery_url(NOBODY) == NOBODY
+    connection = Connection(url, transport_options=options)
+    assert (connection.userid, connection.password, connection.virtual_host) == ("us@er", "hu/sh", "3")
+
+
+def test_every_redis_is_known_once(tmp_path: Path) -> None:
+    """What is asked of each server at start is asked of messages and state, wherever they lie."""
+    assert broker.redis_urls(settings(tmp_path)) == [NOBODY]
+    assert broker.redis_urls(settings(tmp_path, url=AMQP, state_url=NOBODY)) == [NOBODY]
+    assert broker.redis_urls(settings(tmp_path, url="rediss://h/0", state_url=NOBODY)) == [NOBODY, "rediss://h/0"]

@@ -42,6 +42,8 @@ def test_a_broker_without_password_has_no_secret() -> None:
     assert Settings(archive=archive, broker=Broker(url=SecretStr("redis://127.0.0.1:6379/0"))).secrets() == []
     sentinels = Broker(url=SecretStr("sentinel://:one@a:1;sentinel://token@b:1"))
     assert Settings(archive=archive, broker=sentinels).secrets() == ["one", "token", "one", "token"]
+    watched = Broker(url=SecretStr("sentinel://:one@a:1/0?master_name=x&sentinel_password=two;sentinel://b:1"))
+    assert "two" in Settings(archive=archive, broker=watched).secrets()
 
 
 def test_nothing_is_changed_or_added_after_reading() -> None:

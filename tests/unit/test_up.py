@@ -8,8 +8,10 @@ import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from celery import signals
 
 from storage.state import StateUnavailable
 from storage.state_redis import RedisState
@@ -222,12 +224,13 @@ def test_the_watch_hears_what_workers_sing(tmp_path: Path, valkey: Valkey, clock
 
 
 def test_launch_hands_celery_its_role_and_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Worker and scheduler are Celery's own programs; their exit code is passed on."""
+    """Worker and scheduler are Celery's own programs; the exit code that a worker leaves behind is passed on."""
     ran: list[list[str]] = []
 
-    def start(argv: list[str]) -> int | None:
+    def start(argv: list[str]) -> None:
         ran.append(argv)
-        return 70 if argv[1] == "worker" else None
+        if argv[1] == "worker":
+            signals.celeryd_after_setup.send("worker@here", instance=SimpleNamespace(exitcode=70), conf=None)
 
     monkeypatch.setattr(app, "start", start)
     assert launch.run("worker", ["--pool", "solo"]) == 70

@@ -1,0 +1,84 @@
+"""What is asked of the servers at start, and what follows from each answer."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kombu import Connection
+
+from config.events import Event
+from tasks import fitness
+from tests.support.settings import NOBODY, settings
+from tests.support.valkey import Valkey
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Event, str]]:
+    """Return what is logged as warnings."""
+    said: list[tuple[Event, str]] = []
+    monkeypatch.setattr(fitness.log, "warning", lambda event, detail: said.append((event, detail)))
+    return said
+
+
+@pytest.fixture
+def configure(valkey: Valkey) -> Iterator[Callable[..., None]]:
+    """Return a function that sets the server up; afterwards it is as it was."""
+    with valkey.client() as client:
+
+        def set_up(limit: str, policy: str) -> None:
+            client.config_set("maxmemory", limit)
+            client.config_set("maxmemory-policy", policy)
+
+        yield set_up
+        set_up("0", "noeviction")
+
+
+def test_a_good_server_is_passed_over_in_silence(tmp_path: Path, valkey: Valkey, logged: list[Any]) -> None:
+    """Nothing is said and nothing ends."""
+    fitness.end_if_unfit(settings(tmp_path, url=valkey.url))
+    assert logged == []
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+def test_one_that_evicts_ends_the_process(
+    tmp_path: Path, valkey: Valkey, configure: Callable[..., None], capsys: pytest.CaptureFixture[str], policy: str
+) -> None:
+    """With 2 and a sentence; `volatile-*` too, for leases and permits have an end of their own."""
+    configure("100mb", policy)
+    with pytest.raises(SystemExit) as caught:
+        fitness.end_if_unfit(settings(tmp_path, url="amqp://h//", state_url=valkey.url))
+    assert caught.value.code == 2
+    assert f"(maxmemory-policy is {policy}): set `maxmemory-policy noeviction`" in capsys.readouterr().err
+
+
+def test_what_is_only_doubtful_is_logged(
+    tmp_path: Path, valkey: Valkey, configure: Callable[..., None], logged: list[tuple[Event, str]]
+) -> None:
+    """Without a limit of memory nothing is evicted, so work goes on."""
+    configure("0", "allkeys-lru")
+    fitness.end_if_unfit(settings(tmp_path, url=valkey.url))
+    ((event, detail),) = logged
+    assert event is Event.BROKER_DOUBTFUL
+    assert "has no maxmemory" in detail
+
+
+@pytest.mark.parametrize("url", [NOBODY, "amqp://user:hush@127.0.0.1:1//"])
+def test_one_that_cannot_be_reached_is_waited_for(
+    tmp_path: Path, valkey: Valkey, logged: list[tuple[Event, str]], url: str
+) -> None:
+    """A worker may start before its broker; the sentence holds no password."""
+    fitness.end_if_unfit(settings(tmp_path, url=url, state_url=valkey.url))
+    ((event, detail),) = logged
+    assert event is Event.BROKER_UNREACHABLE
+    assert "127.0.0.1:1 does not answer" in detail
+    assert "hush" not in detail
+
+
+def test_rabbitmq_is_only_asked_whether_it_answers(
+    tmp_path: Path, valkey: Valkey, logged: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the broker is no Redis, answering is all that is asked of it."""
+    monkeypatch.setattr(fitness, "Connection", lambda *_, **__: Connection("memory://"))
+    fitness.end_if_unfit(settings(tmp_path, url="amqp://h//", state_url=valkey.url))
+    assert logged == []
