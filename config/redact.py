@@ -59,7 +59,13 @@ class Redactor:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         forms = {form for secret in secrets if secret for form in _forms(secret)}
         self._forms = sorted(forms, key=lambda form: (-len(form), form))
+        self._bare = {form.replace("\\", "") for form in self._forms}
         self._known = re.compile("|".join(map(_alone, self._forms)))
+
+    def may_be_in(self, json_text: str) -> bool:
+        """Tell, quickly, whether JSON may hold one of the given secrets, however often it is escaped in it."""
+        bare = json_text.replace("\\", "")
+        return any(form in bare for form in self._bare)
 
     def known(self, text: str) -> str:
         """Return text without the given secrets, patterns aside; not cut."""

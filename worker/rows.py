@@ -28,11 +28,13 @@ def fit(row: Recording | Unreadable, hidden: Hidden) -> Recording | Unreadable:
         detail = f"the row has {len(text)} characters, more than {MAX_ROW}, and was left out"
         omitted = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "characters": len(text)}
         return Unreadable(row.id if row.id and len(row.id) <= _LONGEST_ID else None, detail, {"omitted": omitted})
-    if hidden.out_of(text) == text:
+    if not hidden.may_be_in(text):
+        return row
+    clean = _without(told, hidden.out_of)
+    if clean == told:
         return row
     if row.id and hidden.out_of(row.id) != row.id:  # it would stand in keys, and masked it names nothing
         return Unreadable(None, "the id of a row repeats a credential of ours", {})
-    clean = _without(told, hidden.out_of)
     if isinstance(row, Recording):
         return Recording.from_json(clean).noting(_NOTE)
     return Unreadable(row.id, f"{clean['detail']} ({_NOTE})", clean["record"])

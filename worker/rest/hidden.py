@@ -19,6 +19,7 @@ class Hidden:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets: frozenset[str] = frozenset()
+        self._all = self._distinct = Redactor()
         self.add(*secrets)
 
     def add(self, *secrets: str) -> None:
@@ -37,6 +38,10 @@ class Hidden:
     def out_of(self, text: str) -> str:
         """Return text without the secrets that are long enough not to be anything else; not cut."""
         return self._distinct.known(text)
+
+    def may_be_in(self, json_text: str) -> bool:
+        """Tell, quickly, whether JSON may hold one of those."""
+        return self._distinct.may_be_in(json_text)
 
     def _unfinished(self, text: str) -> str:
         """Mask a secret's beginning at the end of the text, which may have been cut, by us or on the way."""
