@@ -45,17 +45,68 @@ WINDOW = Window(NOW - timedelta(hours=4), NOW)
 Row = dict[str, Any]
 
 _IDS = (
-    "", " ", ".", "..", "../../etc/passwd", "a/b\\c", "what?x=1#y", "\x00", "a\nb\r\n", "\u202egpj.exe", "\ud800", "\udfff\ud800",
-    "id\u00e9", "ide\u0301", "REC-1", "rec-1.", "rec-1 ", "rec-1\u00a0", "x" * 10_000, "~20" * 80, "x" * 140 + "~20" + "a" * 30,
-    "x" * 140 + " " + "a" * 30, "v1/recordings/source=hq/", "rec-1.json", "-" * 3000, "[/bold]", "%00", "%2e%2e", "{}", "None",
-    "\u2028", "\ufeffrec", "1" * 5000,
-)  # fmt: skip
+    "",
+    " ",
+    ".",
+    "..",
+    "../../etc/passwd",
+    "a/b\\c",
+    "what?x=1#y",
+    "\x00",
+    "a\nb\r\n",
+    "\u202egpj.exe",
+    "\ud800",
+    "\udfff\ud800",
+    "id\u00e9",
+    "ide\u0301",
+    "REC-1",
+    "rec-1.",
+    "rec-1 ",
+    "rec-1\u00a0",
+    "x" * 10_000,
+    "~20" * 80,
+    "x" * 140 + "~20" + "a" * 30,
+    "x" * 140 + " " + "a" * 30,
+    "v1/recordings/source=hq/",
+    "rec-1.json",
+    "-" * 3000,
+    "[/bold]",
+    "%00",
+    "%2e%2e",
+    "{}",
+    "None",
+    "\u2028",
+    "\ufeffrec",
+    "1" * 5000,
+)
 _TIMES = (
-    "0000-01-01 00:00:00", "0001-01-01 00:00:00", "0001-01-01T00:00:00+14:00", "9999-12-31 23:59:59", "9999-12-31T23:59:59-14:00",
-    "10000-01-01T00:00:00Z", "2026-03-05T10:00:00+99:99", "2026-03-05T10:00:00-23:59:59.999999", "2026-02-30 10:00:00", "2026-03-29 02:30:00",
-    "2026-03-05", "2026-03-05T10:00:00Z", "2026-03-05T10:00:00.1234567891234Z", "2026-W10-4T10:00:00", "\u0662\u0660\u0662\u0666-03-05 10:00:00",
-    "2026-03-05T10:00:60Z", "PT-5S", "P99999D", "99999:99:99", "-00:00:12", "00:00:-12", "1e308", "NaN", "inf", "-1", "PT9999999999S",
-)  # fmt: skip
+    "0000-01-01 00:00:00",
+    "0001-01-01 00:00:00",
+    "0001-01-01T00:00:00+14:00",
+    "9999-12-31 23:59:59",
+    "9999-12-31T23:59:59-14:00",
+    "10000-01-01T00:00:00Z",
+    "2026-03-05T10:00:00+99:99",
+    "2026-03-05T10:00:00-23:59:59.999999",
+    "2026-02-30 10:00:00",
+    "2026-03-29 02:30:00",
+    "2026-03-05",
+    "2026-03-05T10:00:00Z",
+    "2026-03-05T10:00:00.1234567891234Z",
+    "2026-W10-4T10:00:00",
+    "\u0662\u0660\u0662\u0666-03-05 10:00:00",
+    "2026-03-05T10:00:60Z",
+    "PT-5S",
+    "P99999D",
+    "99999:99:99",
+    "-00:00:12",
+    "00:00:-12",
+    "1e308",
+    "NaN",
+    "inf",
+    "-1",
+    "PT9999999999S",
+)
 VALUES: st.SearchStrategy[Any] = (
     st.sampled_from(_IDS)
     | st.sampled_from(_TIMES)
@@ -64,8 +115,10 @@ VALUES: st.SearchStrategy[Any] = (
     | st.booleans()
     | st.integers()
     | st.sampled_from([0, -1, 2**63, 10**400, -(10**400), 1e308, float("nan"), float("inf"), -float("inf"), 0.5])
-    | st.sampled_from([[], {}, [[[[]]]], {"SHA256": {"x": 1}}, {"SHA256": "0" * 64}, {"username": ["a"]}, ["a", None], {"": ""}])
-)  # fmt: skip
+    | st.sampled_from(
+        [[], {}, [[[[]]]], {"SHA256": {"x": 1}}, {"SHA256": "0" * 64}, {"username": ["a"]}, ["a", None], {"": ""}]
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -129,7 +182,18 @@ VENDORS = {
         SimulatedImagicle,
         lambda name, at: {"id": name, "startTime": _iso(at), "duration": "PT12S", "direction": 1},
         "id",
-        ("id", "startTime", "duration", "direction", "localPartyNumber", "ownerUsername", "owner", "size", "hash", "pbxInfo"),
+        (
+            "id",
+            "startTime",
+            "duration",
+            "direction",
+            "localPartyNumber",
+            "ownerUsername",
+            "owner",
+            "size",
+            "hash",
+            "pbxInfo",
+        ),
         lambda rows: _json({"totalCount": len(rows), "recordings": rows}),
     ),
     "catapult": Print(
@@ -155,7 +219,7 @@ VENDORS = {
         _xml,
         only_text=True,
     ),
-}  # fmt: skip
+}
 
 
 class _Stream(FakeStream):

@@ -19,6 +19,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from yarl import URL
 
+from config import logs
 from config.clock import Clock
 from config.settings import Source
 from storage.sidecar import GapReason
@@ -128,8 +129,9 @@ class RestClient:
         return Session(kept, login, self.hide, self.clock)
 
     def hide(self, secret: str) -> None:
-        """Have a session token taken out of every message from now on, in all its forms."""
+        """Have a session token taken out of every message and log line from now on, in all its forms."""
         self.hidden.add(secret)
+        logs.hide(secret)
 
     def clean(self, text: str) -> str:
         """Return text of the vendor's fit for a message: no secrets, one line, at most 300 characters."""

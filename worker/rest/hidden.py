@@ -1,7 +1,8 @@
 """What must not get out of one source's HTTP: its secrets and session tokens, in whatever form they come back.
 
-Phone systems repeat what they were sent, in error pages and even in rows; what is quoted of them passes `clean`, what
-is kept of them passes `worker.rows`. The log has a redaction of its own (`config.logs`).
+Phone systems repeat what they were sent, in error pages and even in rows; what is quoted of them passes `clean`, which
+also knows one-time links by their form, and what is kept of them passes `worker.rows`. The log has a redaction of its
+own (`config.logs`).
 """
 
 from collections.abc import Iterable
@@ -32,7 +33,7 @@ class Hidden:
 
     def clean(self, text: str) -> str:
         """Return text of the vendor's fit for a message: no secrets, one line, at most 300 characters."""
-        shown = self._unfinished(self._all.known(text[:_LONGEST_READ]))[:2000]
+        shown = self._unfinished(self._all.text(text[:_LONGEST_READ], _LONGEST_READ))[:2000]
         return " ".join("".join(c if c.isprintable() else " " for c in shown).split())[:300]
 
     def out_of(self, text: str) -> str:
