@@ -92,6 +92,13 @@ def test_what_is_quoted_of_a_body_has_no_secret_in_it() -> None:
             assert "a-tok" not in str(caught.value)
 
 
+def test_the_beginning_of_a_secret_is_not_shown_either() -> None:
+    """Where a text ends in the middle of a secret, by our cut or the phone system's, that half is masked."""
+    hidden = Hidden(["a-token-of-30-characters-or-so"])
+    assert hidden.clean("sent a-token-of-30-char") == "sent ***"
+    assert hidden.clean("sent a-to") == "sent a-to"
+
+
 def test_the_words_about_a_time_quote_little_of_it() -> None:
     """A start of a megabyte does not come back as an error of a megabyte."""
     with pytest.raises(ValueError, match="is no date and time") as caught:
@@ -144,6 +151,8 @@ def test_a_row_as_it_should_be_is_kept_as_it_is() -> None:
     hidden = Hidden([SECRET, "1001"])
     rows = (recording("a", {"n": [1, "1001"]}, from_="1001"), Unreadable(None, "what", {"n": "1001"}))
     assert all(fit(row, hidden) is row for row in rows)
+    nearly = recording("a", {"n": "backslashes"})
+    assert fit(nearly, Hidden(["back\\slashes"])) is nearly
 
 
 @pytest.mark.parametrize(
