@@ -7,6 +7,7 @@ Nothing is written before `configure_logging`, which the entry points call once 
 import logging
 import sys
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ _OWN = frozenset({"time", "level", "event", "logger"})
 _TALKATIVE = ("amqp", "boto3", "botocore", "s3transfer", "urllib3")
 
 _Record = MutableMapping[str, Any]
+
+_LEARNED = 64  # session tokens that are remembered for redaction; a source's last few are those that can turn up
 
 
 def _listed(_logger: object, _method: str, record: _Record) -> _Record:
@@ -104,7 +107,8 @@ def configure_logging(*, json: bool, level: str, secrets: Iterable[str], stream:
     if number is None:
         raise ValueError(f'"{level}" is not a level; write debug, info, warning, error or critical')
     handler = _Handler(stream or sys.stderr)
-    handler.setFormatter(_formatter(as_json if json else as_text, Redactor(secrets)))
+    _secrets.tell(secrets)
+    handler.setFormatter(_formatter(as_json if json else as_text))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(number)
@@ -127,6 +131,35 @@ def configure_logging(*, json: bool, level: str, secrets: Iterable[str], stream:
     )
 
 
+class _Secrets:
+    """What the formatter takes out: the configuration's secrets, and those that were learned since."""
+
+    def __init__(self) -> None:
+        self.redactor = Redactor()
+        self._told: tuple[str, ...] = ()
+        self._learned: deque[str] = deque(maxlen=_LEARNED)
+
+    def tell(self, secrets: Iterable[str]) -> None:
+        """Replace the configuration's."""
+        self._told = tuple(secrets)
+        self.redactor = Redactor((*self._told, *self._learned))
+
+    def learn(self, secret: str) -> None:
+        """Add one; of many the oldest is forgotten."""
+        if secret not in self._learned:
+            self._learned.append(secret)
+            self.tell(self._told)
+
+
+_secrets = _Secrets()
+
+
+def hide(secret: str) -> None:
+    """Take a secret that was learned meanwhile, such as a session token, out of every record from now on."""
+    if secret:
+        _secrets.learn(secret)
+
+
 class _Handler(logging.StreamHandler[TextIO]):
     """Says that a record could not be written, where the standard handler prints it raw, secrets included."""
 
@@ -140,8 +173,9 @@ class _Handler(logging.StreamHandler[TextIO]):
         self.emit(logging.makeLogRecord({"name": ROOT, "levelname": "ERROR", "msg": told, **marks}))
 
 
-def _formatter(render: Callable[[Mapping[str, object]], str], redactor: Redactor) -> logging.Formatter:
+def _formatter(render: Callable[[Mapping[str, object]], str]) -> logging.Formatter:
     def redacted(_logger: object, _method: str, told: _Record) -> str:
+        redactor = _secrets.redactor
         record: logging.LogRecord = told.pop("_record")
         ours = told.pop("_from_structlog")
         event = told.pop("event")

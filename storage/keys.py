@@ -1,7 +1,8 @@
 """Object keys, layout v1: how a recording is called in the bucket. Pure functions, no I/O.
 
 An id is whatever a phone system made up, so nothing of it reaches a key unencoded; `rid` is injective for
-short ids and carries half a SHA-256 for long ones. Reading keys back is `parse`.
+short ids and carries half a SHA-256 for long ones, and for those that would read like the short form of a long
+one. Reading keys back is `parse`.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 _MAX_RID = 180
 _HEAD = 140
 _HASH_DIGITS = 32
+_SHORTENED = re.compile(r".{138,140}~[0-9a-f]{32}")  # a head is up to two short of 140, so as not to split a `~XX`
 
 EXTENSIONS = ("wav", "mp3", "ogg", "opus", "flac", "m4a", "webm", "gsm", "bin")
 
@@ -31,9 +33,10 @@ def rid(recording_id: str) -> str:
     if recording_id in (".", ".."):
         return "".join(f"~{b:02X}" for b in recording_id.encode())
     raw = recording_id.encode("utf-8", "surrogatepass")
-    pieces = [chr(b) if b in _PLAIN else f"~{b:02X}" for b in raw]
+    pieces = [chr(b) if b in _PLAIN else f"~{b:02X}" for b in raw[: _MAX_RID + 1]]  # more is too long in any case
     whole = "".join(pieces)
-    if len(whole) <= _MAX_RID:
+    # `~20` and 30 digits more may be a blank and 30 letters, or a hash: a phone system must not get to choose
+    if len(whole) <= _MAX_RID and not _SHORTENED.fullmatch(whole):
         return whole
     ends = accumulate(map(len, pieces))
     head = "".join(piece for piece, end in zip(pieces, ends, strict=True) if end <= _HEAD)  # a `~XX` is never split

@@ -18,9 +18,20 @@ def to_micros(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
-def from_micros(micros: int) -> datetime:
-    """Return the aware UTC time of so many microseconds since 1970."""
-    return _EPOCH + micros * _MICROSECOND
+def from_micros(text: str | None) -> datetime | None:
+    """Return the aware UTC time of so many microseconds since 1970; None for what is no such number."""
+    try:
+        return None if text is None else _EPOCH + int(text) * _MICROSECOND
+    except (ValueError, OverflowError):
+        return None
+
+
+def moment_or_none(value: object) -> datetime | None:
+    """Read an ISO time back; None for anything that is not one, or has no offset."""
+    try:
+        return moment_from(value)
+    except (ValueError, OverflowError):
+        return None
 
 
 def moment_from(value: object) -> datetime:
@@ -69,5 +80,5 @@ def attempt_from_text(text: str | None) -> Attempt | None:
     """Read the text back; None when there is none or it is not an attempt."""
     try:
         return attempt_from(json.loads(text)) if text else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -120,9 +120,8 @@ class RedisState:
     async def paused(self, source: str) -> Pause | None:
         """Return the pause in force, if any."""
         until, reason = await self._server.call("HMGET", self._key("pause", source), "until", "reason")
-        if until is None or from_micros(int(until)) <= self._clock.now():
-            return None
-        return Pause(from_micros(int(until)), reason)
+        ends = from_micros(until)
+        return Pause(ends, reason or "") if ends and ends > self._clock.now() else None
 
     async def unpause(self, source: str) -> None:
         """Forget the pause."""
@@ -131,7 +130,7 @@ class RedisState:
     async def watermark(self, source: str) -> datetime | None:
         """Return the watermark; None when it must be read from the bucket."""
         value = await self._server.call("HGET", self._key("watermark", source), "value")
-        return None if value is None else from_micros(int(value))
+        return from_micros(value)
 
     async def set_watermark(self, source: str, value: datetime, fence: int) -> bool:
         """Move the watermark forward. False, and nothing changes, for an older value or an older fence."""

@@ -93,8 +93,8 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[3])
 SET_WATERMARK = """
 -- KEYS: watermark. ARGV: value in microseconds, fence. Returns 1, or 0 for an older value or fence.
 local kept = redis.call('HMGET', KEYS[1], 'value', 'fence')
-if kept[1] and tonumber(kept[1]) > tonumber(ARGV[1]) then return 0 end
-if kept[2] and tonumber(kept[2]) > tonumber(ARGV[2]) then return 0 end
+if kept[1] and (tonumber(kept[1]) or 0) > tonumber(ARGV[1]) then return 0 end
+if kept[2] and (tonumber(kept[2]) or 0) > tonumber(ARGV[2]) then return 0 end
 redis.call('HSET', KEYS[1], 'value', ARGV[1], 'fence', ARGV[2])
 return 1
 """

@@ -52,7 +52,7 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (
     (OSError, "SILENT"),
 )
 # Redis 6.2 wraps what fails inside a script: "Error running script …: -OOM command not allowed …".
-_IN_WORDS = re.compile(r"\b(OOM|READONLY|MISCONF|NOREPLICAS|MASTERDOWN|BUSY|NOPERM|MOVED)\b")
+_IN_WORDS = re.compile(r"\b(OOM|READONLY|MISCONF|NOREPLICAS|MASTERDOWN|BUSY|NOPERM|MOVED|WRONGTYPE)\b")
 
 _PASSES: Mapping[str, str] = {
     "SILENT": "does not answer ({words}): see that it runs and that [broker] url, or state_url, is right",
@@ -70,6 +70,7 @@ _STAYS: Mapping[str, str] = {
     "CERTIFICATE": "shows a certificate that is not trusted ({words}): name the authority that signed it with "
     "ssl_ca_certs=/path/to/ca.pem in the URL",
     "MOVED": "belongs to a cluster, which is not supported: use a single server, or Sentinel",
+    "WRONGTYPE": "holds something under {key} that callvault did not write: delete that key, nothing is lost by it",
     "PROTOCOL": "does not speak Redis's protocol: see that [broker] url, or state_url, names the right port",
 }
 
@@ -116,7 +117,7 @@ class Server:
 
     async def call(self, *command: str | int) -> Any:
         """Run one command and return its answer as redis-py reads it. StateUnavailable, StateRefused."""
-        with self._translated():
+        with self._translated(command[-1] if len(command) == 1 else command[1]):
             answer = self._client.execute_command(*command)  # type: ignore[no-untyped-call] # redis-py leaves it untyped
             return await answer
 
@@ -124,7 +125,7 @@ class Server:
         """Run a script by its hash, or in full where the server has forgotten it. StateUnavailable, StateRefused."""
         if script not in self._scripts:
             self._scripts[script] = self._client.register_script(script)
-        with self._translated():
+        with self._translated(keys[0]):
             return await self._scripts[script](keys=keys, args=args)
 
     async def aclose(self) -> None:
@@ -133,9 +134,11 @@ class Server:
             await client.aclose()
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self, key: str | int) -> Iterator[None]:
         try:
             yield
+        except UnicodeDecodeError as error:
+            raise StateRefused(f"the state server {self.address} " + _STAYS["WRONGTYPE"].format(key=key)) from error
         except (exceptions.RedisError, OSError) as error:
             code = next((code for kind, code in _CODES if isinstance(error, kind)), None)
             if code is None:
@@ -150,7 +153,8 @@ class Server:
                 raise StateUnavailable(
                     f"the state server {self.address} " + _PASSES[code].format(words=words)
                 ) from error
-            raise StateRefused(f"the state server {self.address} " + _STAYS[code].format(words=words)) from error
+            told = _STAYS[code].format(words=words, key=key)
+            raise StateRefused(f"the state server {self.address} {told}") from error
 
 
 def _pool(url: str, settings: dict[str, Any]) -> BlockingConnectionPool:

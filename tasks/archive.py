@@ -9,7 +9,7 @@ from tasks.process import EXPECTED, configured, dropped, perform
 from tasks.send import send_again, send_archive
 from worker.handover import archive_batch
 
-_BATCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
+_BATCH = re.compile(r"(poll|backfill)-[0-9a-f]{1,40}\.[0-9]{1,9}")
 
 
 @app.task(name=ARCHIVE, throws=EXPECTED)

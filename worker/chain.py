@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import Self
+from typing import Any, Self
 
 from storage.state import State
+from storage.state_records import moment_or_none
 from worker.model import Recording
 
 BATCH = 100
@@ -92,19 +93,21 @@ class Chain:
         return await state.unstash(f"chain:{self.source}:{self.kind}") in (self.id, None)
 
     async def load(self, state: State, batch: str) -> Batch | None:
-        """Return what a batch is to do; None when its contents are gone."""
+        """Return what a batch is to do; None when its contents are gone, or are not such a thing."""
         text = await state.unstash(f"batch:{batch}")
-        if text is None:
+        body = _object(text)
+        if body is None:
             return None
-        body = json.loads(text)
         number = int(batch.partition(".")[2])
         following = f"{self.id}.{number + self.lanes}"
         exists = await state.unstash(f"batch:{following}") is not None
+        recordings, again = body.get("recordings"), body.get("again")
+        kept = map(Recording.kept, recordings if isinstance(recordings, list) else [])
         return Batch(
-            [Recording.from_json(item) for item in body["recordings"]],
-            datetime.fromisoformat(body["watermark"]) if body["watermark"] else None,
+            [recording for recording in kept if recording],
+            moment_or_none(body.get("watermark")),
             following if exists else None,
-            body["again"],
+            again if again == {} or (isinstance(again, dict) and set(again) == {"from", "to"}) else None,
         )
 
     async def finish(self, state: State, batch: str) -> bool:
@@ -124,6 +127,14 @@ class Chain:
     def lane(self, batch: str) -> int:
         """Return which of the parallel rows a batch belongs to."""
         return int(batch.partition(".")[2]) % self.lanes
+
+
+def _object(text: str | None) -> dict[str, Any] | None:
+    try:
+        body = json.loads(text or "null")
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
 
 
 def _chunks(items: Iterable[Recording], size: int) -> Iterator[list[Recording]]:

@@ -16,6 +16,7 @@ from worker.index import Index, fingerprint
 from worker.model import Readiness, Recording, Unreadable, Window
 from worker.outcome import Report
 from worker.paging import listed, spans
+from worker.rows import fit
 from worker.runtime import Desk, Services
 
 FAR = datetime.max.replace(tzinfo=UTC)
@@ -85,12 +86,18 @@ async def discover(services: Services, desk: Desk, window: Window, report: Repor
     for span in spans(window, desk.vendor.info.max_window):
         try:
             async for page in listed(desk.vendor, span):
-                found.unreadable += [row for row in page.unreadable if await look.wants_row(row, span)]
-                if any(row.id is None for row in page.unreadable):  # held for as long as a failing recording is
-                    unlisted = min(unlisted, max(span.start, look.patience_ends))
-                for recording in page.recordings:
-                    if await look.wants(recording):
-                        oldest.offer(recording)
+                for row in (fit(row, desk.rest.hidden) for row in page.unreadable + page.recordings):
+                    if isinstance(row, Recording):
+                        if await look.wants(row):
+                            oldest.offer(row)
+                        continue
+                    if row.id is None:  # held for as long as a failing recording is
+                        unlisted = min(unlisted, max(span.start, look.patience_ends))
+                    if await look.wants_row(row, span):
+                        if len(found.unreadable) < limit:
+                            found.unreadable.append(row)
+                        else:  # those on record by then leave room for these in the next look
+                            unlisted = min(unlisted, span.start)
         except SourceError as error:  # what was listed before it is good
             found.trouble = found.trouble or error
             unlisted = min(unlisted, span.start)
@@ -165,7 +172,7 @@ class _Look:
         """Return what failed, was not listed again, and is too old to be waited for; the rest stays pending."""
         gone = []
         for attempt in self._unseen.values():
-            recording = Recording.from_json(attempt.recording) if attempt.recording else None
+            recording = Recording.kept(attempt.recording)
             if recording is None or recording.started_at not in window:
                 continue
             if max(attempt.first_try_at, recording.ended_by(self._now)) <= self.patience_ends:

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from config.events import Event
 from config.logs import get_logger
-from storage.errors import AlreadyExists
+from storage.errors import AlreadyExists, IntegrityError
 from storage.keys import rid, utc_date
 from storage.sidecar import CallFacts, GapReason, GapRecord, canonical
 from worker.index import LISTED, fingerprint
@@ -77,18 +77,18 @@ async def _put(
     try:
         await _write(services, key, gap, metadata, create_only=True)
     except AlreadyExists:
-        before = _read(await services.store.get(key, max_bytes=_MAX_RECORD))
+        before = await _read(services, key)
         if before is not None:
             gap = gap.model_copy(update={"first_seen_at": before.first_seen_at, "tries": before.tries + tries})
         await _write(services, key, gap, metadata, create_only=False)
     log.warning(Event.RECORDING_GAP, source=source.name, recording=recording_id, reason=reason.value, detail=detail)
 
 
-def _read(body: bytes) -> GapRecord | None:
+async def _read(services: Services, key: str) -> GapRecord | None:
     """Read a gap record back; None when somebody wrote something else there, which is then replaced."""
     try:
-        return GapRecord.model_validate_json(body)
-    except ValueError:
+        return GapRecord.model_validate_json(await services.store.get(key, max_bytes=_MAX_RECORD))
+    except (ValueError, IntegrityError):  # no such record, or larger than any
         return None
 
 

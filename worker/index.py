@@ -7,15 +7,18 @@ beside it: a vendor whose clock or zone was corrected may move the same recordin
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from typing import Any
 
 from config.settings import Source
+from storage.state_records import moment_or_none
 from worker.model import Window
 from worker.runtime import Services
 
 _DAY = timedelta(days=1)
+_DAYS = re.compile(r"date=[0-9]{4}-[0-9]{2}-[0-9]{2}/")  # other folders are somebody else's
 _MONTH = 31
 _WATERMARK_DAYS = 40  # newest days looked at for a watermark before giving up
 _WATERMARK_LOOKS = 3  # newest sidecars looked at per day
@@ -118,15 +121,15 @@ async def archived_watermark(services: Services, source: Source) -> datetime | N
     most a listing that goes further back than needed.
     """
     folder = services.keys.days("recordings", source.name)
-    days = await services.store.folders(folder)
+    days = [found for found in await services.store.folders(folder) if _DAYS.fullmatch(found[len(folder) :])]
     for day in reversed(days[-_WATERMARK_DAYS:]):
         sidecars = [found async for found in services.store.objects(day) if found.key.endswith(".json")]
         sidecars.sort(key=lambda found: found.modified)
         marks = []
         for found in sidecars[-_WATERMARK_LOOKS:]:
             info = await services.store.head(found.key)
-            if info and (mark := info.metadata.get(WATERMARK)):
-                marks.append(datetime.fromisoformat(mark))
+            if info and (mark := moment_or_none(info.metadata.get(WATERMARK))):
+                marks.append(mark)
         if marks:
             return max(marks)
     return None

@@ -89,6 +89,18 @@ class Recording:
         }
 
     @classmethod
+    def kept(cls, data: object) -> "Recording | None":
+        """Read what somebody kept of a recording; None where it is none, or an older version's."""
+        shape = {"id": str, "record": dict, "vendor_state": str, "media": str | None, "expected_bytes": int | None}
+        if not isinstance(data, dict) or not all(isinstance(data.get(name), kind) for name, kind in shape.items()):
+            return None
+        try:
+            recording = cls.from_json(data)
+        except (LookupError, TypeError, ValueError):
+            return None
+        return recording if recording.call.started_at else None
+
+    @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Recording":
         """Read what `to_json` wrote."""
         return cls(

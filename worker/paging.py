@@ -5,6 +5,7 @@ and rows already seen are dropped; a listing that goes round in circles is an er
 and never a silent end. How a page is asked for is the connector's business (`worker.vendor`).
 """
 
+import hashlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -16,6 +17,10 @@ from worker.vendor import Vendor
 MAX_PAGES = 10_000
 """No listing of one span is longer: at 100 rows a page this is a million recordings."""
 
+MAX_ROWS = 1_000_000
+"""And has no more different rows: which were seen is remembered, at some 100 bytes each."""
+
+_LONG = 128  # characters; of longer ids a hash is remembered
 _STALE_PAGES = 3
 """Pages in a row without one new row, after which the listing goes in circles. One or two may happen when
 recordings arrive while newest-first pages are walked, because rows then move to the next page."""
@@ -51,6 +56,8 @@ async def _walked(vendor: Vendor, span: Window) -> AsyncIterator[Page]:
         page = await vendor.list_page(span, cursor)
         fresh = _unseen(page, seen)
         yield replace(fresh, recordings=tuple(r for r in fresh.recordings if r.started_at in span))
+        if len(seen) > MAX_ROWS:
+            raise BadAnswer(f"{title}: the listing from {span.start} to {span.end} has more than {MAX_ROWS} rows")
         if page.next is None:
             if page.total is not None and len(seen) < page.total:
                 detail = f"the list announces {page.total} recordings and gave {len(seen)} different ones"
@@ -75,8 +82,10 @@ def _unseen(page: Page, seen: set[str]) -> Page:
 
     def first(row: Recording | Unreadable) -> bool:
         key = row.id if isinstance(row, Recording) else f"\x00{row.id}\x00{row.detail}"
+        if len(key) > _LONG:
+            key = f"\x00{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}"
         new = key not in seen
-        seen.add(str(key))
+        seen.add(key)
         return new
 
     return Page(tuple(r for r in page.recordings if first(r)), None, tuple(u for u in page.unreadable if first(u)))

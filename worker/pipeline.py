@@ -16,8 +16,9 @@ from storage.state import Attempt, StateUnavailable
 from worker.claim import Taken, claimed
 from worker.errors import GiveUp, MediaNotFound, NotAudio, NotYet, Retry, SourceError, StopSource, Truncated, WaitUntil
 from worker.gaps import write_gap
-from worker.model import Readiness, Recording
+from worker.model import Readiness, Recording, Unreadable
 from worker.outcome import Fate, Outcome
+from worker.rows import fit
 from worker.runtime import Desk, Services
 from worker.transfer import Doubtful, Transfer
 
@@ -126,11 +127,14 @@ async def _tried(services: Services, transfer: Transfer) -> Outcome:
 async def _described(services: Services, desk: Desk, recording: Recording, known: Attempt | None) -> Recording:
     """Ask for what enriches the sidecar; when that has failed for too long, the audio is archived without it."""
     try:
-        return await desk.vendor.describe(recording)
+        described = fit(await desk.vendor.describe(recording), desk.rest.hidden)
     except Retry as error:
         if known is None or services.clock.now() - known.first_try_at < desk.source.give_up_after:
             raise
         return recording.noting(f"details could not be had: {error.message}")
+    if isinstance(described, Unreadable):
+        raise GiveUp(f"with its details, {described.detail}", GapReason.VENDOR_ERROR)
+    return described
 
 
 async def _later(

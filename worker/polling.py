@@ -68,7 +68,8 @@ async def poll(services: Services, source: Source, send: Send, backfill: Backfil
     if ended is not Polled.UNDER_WAY:
         await _note(services, source, report)
         asked = await services.state.noted(backfill_note(source))
-        if asked and not asked["done"] and not await Chain.alive(services.state, source.name, "backfill"):
+        due = asked and not asked.get("done") and {"at", "to"} <= set(asked)
+        if due and not await Chain.alive(services.state, source.name, "backfill"):
             backfill(source.name, asked["at"], asked["to"])
     return ended
 
@@ -83,7 +84,7 @@ async def backfill(services: Services, source: Source, window: Window, send: Sen
         found = await _look(services, desk, window, report)
         note = backfill_note(source)
         asked = await services.state.noted(note)
-        if asked and asked["to"] != window.end.isoformat():
+        if asked and asked.get("to") != window.end.isoformat():
             return  # another span has been asked for since
         done = not found.to_archive and found.watermark == window.end
         await services.state.note(

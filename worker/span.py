@@ -36,8 +36,7 @@ async def current_window(services: Services, source: Source) -> Window:
     window = window_of(source, await current_watermark(services, source), now)
     start = window.start
     for attempt in (await services.state.attempts(source.name)).values():
-        if attempt.recording:
-            started = Recording.from_json(attempt.recording).started_at
-            if started >= attempt.first_try_at - source.lookback:
-                start = min(start, started)
+        recording = Recording.kept(attempt.recording)
+        if recording and recording.started_at >= attempt.first_try_at - source.lookback:
+            start = min(start, recording.started_at)
     return Window(start, window.end)

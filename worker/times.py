@@ -91,7 +91,10 @@ def parse_iso(text: str, zone: ZoneInfo | None = None) -> datetime:
     text = text.strip()
     if len(text) <= len("2026-03-05T"):
         raise ValueError(f"{text[:40]!r} is no date and time")
-    moment = datetime.fromisoformat(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:  # its words would quote the text to its last character
+        raise ValueError(f"{text[:40]!r} is no date and time") from None
     return _utc(moment if moment.tzinfo else moment.replace(tzinfo=zone or UTC))
 
 

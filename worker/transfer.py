@@ -5,13 +5,14 @@ included, leaves nothing but evidence in quarantine. Trying again and giving up 
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
 from config import VERSION
 from config.events import Event
 from config.logs import get_logger
-from storage.errors import AlreadyExists, ObjectMissing
+from storage.errors import AlreadyExists, IntegrityError, ObjectMissing
 from storage.keys import rid, utc_date
 from storage.sidecar import ArchiveFacts, GapReason, MediaFacts, Sidecar, VendorHashFacts, Verdict, canonical
 from storage.store import Written
@@ -28,6 +29,7 @@ from worker.vendor import MediaStream
 from worker.verify import compare_hash, size_warning
 
 _MAX_SIDECAR = 32 * 1024 * 1024
+_NUMBER = re.compile(r"[0-9]{1,9}")  # what else stands there is not ours
 
 log = get_logger()
 
@@ -97,7 +99,7 @@ class Transfer:
             raise NotAudio("the body is empty", GapReason.EMPTY)
         kind = sniff(head)
         if kind is None:
-            said = self._desk.rest.clean(head[:80].decode("utf-8", "replace"))
+            said = self._desk.rest.clean(head.decode("utf-8", "replace"))[:80]
             sent = self._desk.rest.clean(stream.content_type)
             raise NotAudio(f"not audio but text, sent as {sent or 'nothing'}: {said}", GapReason.NOT_AUDIO)
         return kind
@@ -192,7 +194,7 @@ class Transfer:
         keys, source = self._services.keys, self._desk.source.name
         prefix = keys.partition("quarantine", source, self._day) + f"{self._rid}."
         taken = [found.key[len(prefix) :].partition(".")[0] async for found in self._services.store.objects(prefix)]
-        number = max([int(n) for n in taken if n.isdigit()], default=0) + 1
+        number = max([int(n) for n in taken if _NUMBER.fullmatch(n)], default=0) + 1
         return keys.quarantine(source, self._day, self._rid, number, kind.ext)
 
     async def _commit(
@@ -234,8 +236,12 @@ class Transfer:
         else:
             reached(Step.SIDECAR_WRITTEN)
             return Outcome(recording.id, Fate.ARCHIVED, bytes=received.draft.size)
-        before = Sidecar.model_validate_json(await self._services.store.get(key, max_bytes=_MAX_SIDECAR))
-        if before.media.sha256 == sidecar.media.sha256:
-            return Outcome(recording.id, Fate.HELD)
+        try:
+            before = Sidecar.model_validate_json(await self._services.store.get(key, max_bytes=_MAX_SIDECAR))
+        except (ValueError, IntegrityError):  # somebody else's object, which is not ours to replace
+            pass
+        else:
+            if before.media.sha256 == sidecar.media.sha256:
+                return Outcome(recording.id, Fate.HELD)
         log.error(Event.CONFLICT, source=source.name, recording=recording.id, key=key)
         raise await self._doubt(received, None, f"{key} describes other bytes", GapReason.CONFLICT)

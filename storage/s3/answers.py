@@ -15,6 +15,8 @@ from defusedxml import ElementTree
 
 from storage.errors import StoreUnavailable
 
+_MAX_TAGS = 200_000  # a page of 1,000 versions has some 30,000; each may take 250 bytes of memory
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -52,10 +54,13 @@ class Answer:
 def http_date(text: str) -> datetime | None:
     """Read an HTTP date; None where it is none."""
     try:
-        read = parsedate_to_datetime(text)
-    except ValueError:
+        return _utc(parsedate_to_datetime(text))
+    except (ValueError, OverflowError):  # overflow: an hour of 20 digits, the last day of 9999 with an offset
         return None
-    return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def error_in(body: bytes) -> dict[str, str]:
@@ -83,6 +88,8 @@ def document(body: bytes, root: str) -> Element:
 
 
 def _parse(body: bytes) -> Element:
+    if body.count(b"<") > _MAX_TAGS:
+        raise StoreUnavailable(f"the store answered more than {_MAX_TAGS} XML tags, which no listing of a page has")
     try:
         root: Element = ElementTree.fromstring(body.strip(), forbid_dtd=True)
     except (ParseError, ValueError, LookupError) as exc:  # ValueError: a DTD or entity; LookupError: an odd encoding
@@ -118,15 +125,14 @@ class Page:
         """Return a time in UTC."""
         told = self.text(element, tag)
         try:
-            read = datetime.fromisoformat(told)
-        except ValueError as exc:
+            return _utc(datetime.fromisoformat(told))
+        except (ValueError, OverflowError) as exc:
             raise StoreUnavailable(f"the store's {self.root.tag} has an unreadable {tag}: {told[:40]!r}") from exc
-        return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
 
     def number(self, element: Element, tag: str) -> int:
         """Return a whole number."""
         told = self.text(element, tag)
-        if not (told.isascii() and told.isdigit()):
+        if not (told.isascii() and told.isdigit() and len(told) < 20):
             raise StoreUnavailable(f"the store's {self.root.tag} has an unreadable {tag}: {told[:40]!r}")
         return int(told)
 

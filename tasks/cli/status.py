@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from config.clock import Clock, SystemClock
@@ -54,5 +55,5 @@ def _table(standings: list[Standing]) -> Table:
     for s in standings:
         until = f"{s.watermark:%Y-%m-%d %H:%M:%S}" if s.watermark else "never archived"
         lag = str(timedelta(seconds=round(s.lag_seconds))) if s.lag_seconds is not None else ""
-        table.add_row(s.source, until, lag, str(s.held_today), str(s.pending), str(s.gaps), s.last_error)
+        table.add_row(s.source, until, lag, str(s.held_today), str(s.pending), str(s.gaps), escape(s.last_error))
     return table

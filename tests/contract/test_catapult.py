@@ -12,6 +12,8 @@ from storage.sidecar import Direction, GapReason
 from tests.contract.vendor_contract import WINDOW, Site, VendorContract, calls_of_the_day
 from tests.support.catapult import SimulatedCatapult
 from tests.support.clock import FakeClock
+from tests.support.hostile import START, VENDORS, hostile
+from tests.support.hostile import WINDOW as ROWS
 from tests.support.other_origin import OtherOrigin
 from tests.support.simulator import Call
 from worker.errors import BadAnswer, GiveUp, MediaNotFound, NotYet, Retry, StopSource
@@ -281,3 +283,14 @@ class TestCatapult(VendorContract):
         phones.fault("answer", "list", body=b'{"recordings": []}')
         with pytest.raises(BadAnswer, match="expected a JSON array"):
             await site.recordings()
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "%D9%A3", "-1", ""])
+async def test_a_page_number_that_is_none_ends_the_count(number: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A next link may name any number: where Link headers end after it, there is nothing to count on from."""
+    monkeypatch.setattr(Catapult, "page_size", 2)  # so that the page is full
+    with hostile("catapult", [VENDORS["catapult"].good(f"r-{n}", START) for n in range(2)]) as source:
+        async with source.services:
+            page = await source.desk.vendor.list_page(ROWS, f"/v1/users/u/recordings?page={number}")
+    assert [r.id for r in page.recordings] == ["r-0", "r-1"]
+    assert page.next is None

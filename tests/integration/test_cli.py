@@ -118,6 +118,19 @@ def test_status_shows_how_each_source_stands(make_site: MakeSite, valkey: Valkey
     assert "127.0.0.1:1" in result.output
 
 
+def test_status_shows_what_a_phone_system_said_as_it_is(make_site: MakeSite, valkey: Valkey) -> None:
+    """Brackets in an error are brackets, not an instruction to the table that shows them."""
+    site = make_site({"hq": SimulatedXivo([])})
+    valkey.flush()
+    site.broker = valkey.url
+    key = f"callvault:{site.archive.namespace}:note:poll:hq"
+    with valkey.client() as client:
+        client.hset(key, mapping={"at": "2026-03-05T10:00:00+00:00", "error": "[/a] said"})
+    result = site.callvault("status")
+    assert result.exit_code == 0, result.exception
+    assert "[/a]" in result.output
+
+
 def test_health_fails_where_nothing_runs(make_site: MakeSite, valkey: Valkey) -> None:
     """Without a broker, or with one and no worker, health exits with 4 and says why."""
     site = make_site({"hq": SimulatedXivo([])})

@@ -267,8 +267,9 @@ class Simulator:
             case "answer":  # a wrong body with status 200: a login page, an error document
                 return web.Response(body=fault.body, headers={"Content-Type": "text/html", **fault.headers})
             case "echo":  # a status and, as its body, everything that was asked, credentials included
-                told = "\n".join((str(request.rel_url), *map(": ".join, request.headers.items())))
-                return web.Response(status=fault.status, text=told)
+                sent = await request.text()
+                told = "\n".join((str(request.rel_url), *map(": ".join, request.headers.items()), sent))
+                return web.Response(status=fault.status, text=told, headers=fault.headers)
             case "reset":  # the connection is cut before an answer
                 return self._cut(request)
             case "linger":  # the right answer, a little late, so that requests made together are seen together

@@ -19,6 +19,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from yarl import URL
 
+from config import logs
 from config.clock import Clock
 from config.settings import Source
 from storage.sidecar import GapReason
@@ -36,6 +37,7 @@ from worker.errors import (
 from worker.limits import PATIENCE, Gate, Slot
 from worker.rest.connect import TIMEOUTS, open_session
 from worker.rest.decode import looks_like_a_document
+from worker.rest.hidden import Hidden
 from worker.rest.meaning import DEFAULT_WAIT, WHOLE_SOURCE, Purpose, classify, translate
 from worker.rest.media import BodyStream, decoded
 from worker.rest.session import Session, TokenFile
@@ -108,9 +110,7 @@ class RestClient:
         self._base = URL(source.url.rstrip("/"))
         self._cookies = cookies
         self._session: aiohttp.ClientSession | None = None
-        self._secrets: set[str] = set()
-        for secret in source.secrets():
-            self.hide(secret)
+        self.hidden = Hidden(source.secrets())
 
     async def slot(self) -> Slot:
         """Wait for a slot to hold over several requests, such as a one-time link and its use."""
@@ -129,15 +129,13 @@ class RestClient:
         return Session(kept, login, self.hide, self.clock)
 
     def hide(self, secret: str) -> None:
-        """Have a session token taken out of every message from now on, percent-encoded forms included."""
-        if secret:
-            self._secrets |= {secret, quote(secret, safe="")}
+        """Have a session token taken out of every message and log line from now on, in all its forms."""
+        self.hidden.add(secret)
+        logs.hide(secret)
 
     def clean(self, text: str) -> str:
         """Return text of the vendor's fit for a message: no secrets, one line, at most 300 characters."""
-        for secret in sorted(self._secrets, key=len, reverse=True):
-            text = text.replace(secret, "***")
-        return " ".join("".join(c if c.isprintable() else " " for c in text[:2000]).split())[:300]
+        return self.hidden.clean(text)
 
     def own(self, link: str, relative_to: str = "") -> str:
         """Resolve a link of the vendor's and return it as path and query below the base.

@@ -18,6 +18,7 @@ HEAD = 512
 _WATCH = 30.0  # seconds of waiting after which the rate is looked at
 _MIN_RATE = 256  # bytes a second; the slowest telephone codec stores more than 800
 _INFLATE = 1024 * 1024
+_HOLLOW = 1024 * 1024  # bytes that a compressed body may be larger than what it holds; empty blocks go on for ever
 
 
 def _gunzip() -> "zlib._Decompress":
@@ -146,7 +147,7 @@ class BodyStream:
 
     async def _watched(self) -> AsyncGenerator[bytes, None]:
         """Yield what comes, watching length and rate. Only time spent waiting for the source counts."""
-        waited, since, total = 0.0, 0, 0
+        waited, since, total, made = 0.0, 0, 0, 0
         announced = self._response.content_length
         body = self._response.content.iter_any().__aiter__()
         while True:
@@ -166,7 +167,10 @@ class BodyStream:
                     raise Retry(f"{self._what}: the body drips at {since / waited:.0f} bytes a second")
                 waited, since = 0.0, 0
             async for piece in self._inflated(chunk):
+                made += len(piece)
                 yield piece
+            if self._inflate and total > made + _HOLLOW:
+                raise BadAnswer(f"{self._what}: the compressed body is larger than what it holds")
         if announced is not None and total != announced:
             raise Truncated(f"{self._what}: {announced} bytes were announced, {total} came")
         if self._inflate and not self._inflate.eof:

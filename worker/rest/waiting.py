@@ -22,7 +22,7 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     told = headers.get("Retry-After", "")
     with contextlib.suppress(ValueError):  # not a number: perhaps a date
         return _clamp(float(told))
-    with contextlib.suppress(ValueError):  # neither: as if it were not there
+    with contextlib.suppress(ValueError, OverflowError):  # neither: as if it were not there
         moment = parsedate_to_datetime(told)
         return _clamp((moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
     with contextlib.suppress(ValueError):

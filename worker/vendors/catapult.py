@@ -7,6 +7,7 @@ v1 reference, methods/recordings and methods/media.
 """
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ from storage.sidecar import CallFacts, Direction
 from worker.errors import BadAnswer, GiveUp, MediaNotFound, NotYet, SourceError, StopSource
 from worker.model import Page, Readiness, Recording, Unreadable, Window
 from worker.rest.client import Purpose, Reply, RestClient, segment, twice
-from worker.rest.decode import json_object, json_of
+from worker.rest.decode import json_object, json_of, text_of
 from worker.rest.links import links_of
 from worker.times import parse_iso
 from worker.vendor import MediaStream, Vendor, VendorInfo
@@ -66,7 +67,7 @@ class Catapult:
             raise StopSource(cursor)
         path = cursor or self._rest.own(f"{self._rest.source.url.rstrip('/')}{self._recordings}?{self._query(0)}")
         reply = await self._get(path, Purpose.LIST)
-        rows = json_of(reply.body, f"{self._name}: recordings")
+        rows = json_of(reply.body, f"{self._name}: recordings", self._rest.clean)
         if not isinstance(rows, list):
             raise BadAnswer(f"{self._name}: recordings: expected a JSON array, got {type(rows).__name__}")
         read = [self._row(row) for row in rows]
@@ -87,7 +88,7 @@ class Catapult:
             return recording.noting("the recording names no call, so its parties are unknown")
         try:
             reply = await self._get(self._rest.own(link), Purpose.DETAIL)
-            call = json_object(reply.body, f"{self._name}: call")
+            call = json_object(reply.body, f"{self._name}: call", self._rest.clean)
         except (MediaNotFound, GiveUp, NotYet, BadAnswer) as error:
             return recording.noting(f"the parties are unknown: {error.message}")
         facts = recording.call.model_copy(
@@ -129,7 +130,7 @@ class Catapult:
                 return error.message  # no path: refused when it is asked for, so that this page still counts
         here = URL(path, encoded=True)
         page = here.query.get("page", "")
-        if links or rows < self.page_size or not page.isdecimal():
+        if links or rows < self.page_size or not _NUMBER.fullmatch(page):
             return None
         return str(here.update_query(page=int(page) + 1))
 
@@ -172,7 +173,7 @@ class Catapult:
         )
 
     def _refused(self, body: bytes) -> SourceError:
-        return BadAnswer(f"{self._name}: media: a document came in place of audio: {self._rest.clean(_start_of(body))}")
+        return BadAnswer(f"{self._name}: media: a document came in place of audio: {self._rest.clean(text_of(body))}")
 
 
 def _text(row: Mapping[str, Any], name: str) -> str | None:
@@ -181,16 +182,13 @@ def _text(row: Mapping[str, Any], name: str) -> str | None:
     return value if isinstance(value, str) and value.strip() else None
 
 
-def _start_of(body: bytes) -> str:
-    return body[:200].decode("utf-8", "replace")
-
-
 _STATES = {
     "recording": Readiness.NOT_YET,
     "saving": Readiness.NOT_YET,  # finished, not available to download yet
     "complete": Readiness.READY,
     "error": Readiness.NEVER,  # could not be uploaded
 }
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _DIRECTIONS = {"in": Direction.INBOUND, "out": Direction.OUTBOUND}
 
 VENDOR: type[Vendor] = Catapult

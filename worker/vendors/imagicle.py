@@ -94,7 +94,7 @@ class Imagicle:
             "endTime": f"before:{_second(window.end + _LONGEST_CALL)}",
         }
         reply = await self._get(_RECORDINGS, Purpose.LIST, params)
-        told = json_object(reply.body, f"{self._name}: recordings")
+        told = json_object(reply.body, f"{self._name}: recordings", self._rest.clean)
         rows = _field(told, "recordings")
         if not isinstance(rows, list):
             raise BadAnswer(f"{self._name}: recordings: expected an array, got {type(rows).__name__}")
@@ -130,7 +130,7 @@ class Imagicle:
         No trouble here is passed over, because a recording without its detail is one without its hash.
         """
         reply = await self._get(f"{_RECORDINGS}/{segment(recording.id)}", Purpose.DETAIL)
-        detail = json_object(reply.body, f"{self._name}: recording")
+        detail = json_object(reply.body, f"{self._name}: recording", self._rest.clean)
         if (_text(detail, "id") or "").lower() != recording.id.lower():
             raise BadAnswer(f"{self._name}: the detail of {self._rest.clean(recording.id)} is of another recording")
         known = {**recording.record, **{name: value for name, value in detail.items() if value is not None}}

@@ -296,7 +296,7 @@ class Verba:
                 body = body.replace(secret.encode(), b"***")
         body = body.removeprefix(b"\xef\xbb\xbf").strip()
         try:
-            root = xml_of(body, what)
+            root = xml_of(body, what, self._rest.clean)
             if tag_of(root) == "html":
                 raise BadAnswer(f"{what}: a web page came in place of an answer")  # noqa: TRY301 - same way out
         except BadAnswer as error:

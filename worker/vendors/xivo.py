@@ -74,7 +74,7 @@ class Xivo:
             )
         )
         what = f"{self._rest.source.name}: page {number} of the search"
-        answer = json_object(reply.body, what)
+        answer = json_object(reply.body, what, self._rest.clean)
         rows, more = answer.get("records"), answer.get("hasNext")
         more = True if more is None else more
         if not isinstance(rows, list) or not isinstance(more, bool):

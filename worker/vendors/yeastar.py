@@ -33,7 +33,7 @@ from worker.errors import (
 from worker.limits import Slot
 from worker.model import Page, Recording, Unreadable, Window
 from worker.rest.client import Purpose, RestClient
-from worker.rest.decode import csv_of, json_object
+from worker.rest.decode import csv_of, json_object, text_of
 from worker.times import end_of, local_span, start_of
 from worker.vendor import MediaStream, Vendor, VendorInfo
 
@@ -193,7 +193,7 @@ class Yeastar:
 
     def _checked(self, body: bytes, what: str) -> dict[str, Any]:
         """Return a successful answer; raise what the errno of any other means."""
-        told = json_object(body, f"{self._name}: {what}")
+        told = json_object(body, f"{self._name}: {what}", self._rest.clean)
         if str(told.get("status")).lower() == "success":
             return told
         raise self._error(told, what)
@@ -201,9 +201,9 @@ class Yeastar:
     def _refusal(self, body: bytes, what: str) -> SourceError:
         """Return what a document in place of a file means."""
         try:
-            told = json_object(body, f"{self._name}: {what}")
+            told = json_object(body, f"{self._name}: {what}", self._rest.clean)
         except BadAnswer:
-            excerpt = self._rest.clean(body[:200].decode("utf-8", "replace"))
+            excerpt = self._rest.clean(text_of(body))
             return BadAnswer(f"{self._name}: {what}: a document came in place of the file: {excerpt}")
         return self._error(told, what)
 
@@ -218,7 +218,7 @@ class Yeastar:
     # rows
 
     def _page(self, body: bytes) -> Page:
-        rows, faults = csv_of(body, frozenset({"callid", "timestart", "recording"}), f"{self._name}: cdr/download")
+        rows, faults = csv_of(body, _COLUMNS, f"{self._name}: cdr/download", self._rest.clean)
         by_name: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
         for row in rows:
             if row["recording"].strip():
@@ -287,6 +287,7 @@ def _locked(message: str) -> SourceError:
     return WaitUntil(message, _LOCKED_FOR)
 
 
+_COLUMNS = frozenset({"callid", "timestart", "recording"})
 _DIRECTIONS = {"inbound": Direction.INBOUND, "outbound": Direction.OUTBOUND, "internal": Direction.INTERNAL}
 _NAMED_TYPE = re.compile(r"-([A-Za-z]+)\.[A-Za-z0-9]+$")
 
