@@ -9,7 +9,7 @@ from datetime import datetime
 
 from config.events import Event
 from config.logs import get_logger
-from storage.errors import AlreadyExists
+from storage.errors import AlreadyExists, ObjectMissing
 from storage.keys import rid, utc_date
 from storage.sidecar import CallFacts, GapReason, GapRecord, canonical
 from worker.index import LISTED, fingerprint
@@ -44,6 +44,14 @@ async def write_unreadable(services: Services, desk: Desk, row: Unreadable) -> O
     call = CallFacts(started_at=None)
     await _put(services, desk, row.id, call, GapReason.VENDOR_ERROR, row.detail, row.record, 1, None)
     return Outcome(row.id, Fate.GAP, reason=GapReason.VENDOR_ERROR, detail=row.detail)
+
+
+async def read_gap(services: Services, key: str) -> GapRecord | None:
+    """Return a gap record; None when it is gone or somebody wrote something else there."""
+    try:
+        return _read(await services.store.get(key, max_bytes=_MAX_RECORD))
+    except ObjectMissing:
+        return None
 
 
 async def _put(
