@@ -119,9 +119,10 @@ async def gaps_on_record(services: Services, source: Source) -> int:
     index, count = Index(services, source), 0
     async for found in services.store.objects(services.keys.days("gaps", source.name)):
         parsed = services.keys.parse(found.key)
-        if parsed is not None:
-            index.forget_before(parsed.day)
-        count += parsed is None or not await index.held(parsed.rid, parsed.day)
+        if parsed is None:
+            continue  # somebody else's
+        index.forget_before(parsed.day)
+        count += not await index.held(parsed.rid, parsed.day)
     return count
 
 

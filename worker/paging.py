@@ -45,7 +45,7 @@ async def _walked(vendor: Vendor, span: Window) -> AsyncIterator[Page]:
     title = vendor.info.title
     cursor: str | None = None
     cursors: set[str] = set()
-    seen: set[str] = set()
+    seen: set[int] = set()
     stale = 0
     for _ in range(MAX_PAGES):
         page = await vendor.list_page(span, cursor)
@@ -70,13 +70,17 @@ async def _walked(vendor: Vendor, span: Window) -> AsyncIterator[Page]:
     raise BadAnswer(f"{title}: the listing from {span.start} to {span.end} has more than {MAX_PAGES} pages")
 
 
-def _unseen(page: Page, seen: set[str]) -> Page:
-    """Return the page with what was not seen before, and remember it."""
+def _unseen(page: Page, seen: set[int]) -> Page:
+    """Return the page with what was not seen before, and remember it.
+
+    Remembered are hashes, so that the length of a vendor's ids plays no part. Two of a million different ids share
+    one with a chance of three in a hundred million; as Python salts them, another process then lists both.
+    """
 
     def first(row: Recording | Unreadable) -> bool:
-        key = row.id if isinstance(row, Recording) else f"\x00{row.id}\x00{row.detail}"
+        key = hash(row.id if isinstance(row, Recording) else (row.id, row.detail))
         new = key not in seen
-        seen.add(str(key))
+        seen.add(key)
         return new
 
     return Page(tuple(r for r in page.recordings if first(r)), None, tuple(u for u in page.unreadable if first(u)))

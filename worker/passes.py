@@ -117,9 +117,9 @@ async def _pass(services: Services, desk: Desk, asked: Window | None, report: Re
     name = desk.source.name
     window = asked or await current_window(services, desk.source)
     listener = partial(watcher.settled, name) if watcher else None
-    unsettled, trouble = FAR, None
+    unsettled, trouble, first = FAR, None, None
     while True:
-        found = await discover(services, desk, window, report, LIMIT)
+        found = await discover(services, desk, window, report, LIMIT, first)
         await settle_oddities(services, desk, found, report)
         if watcher:
             watcher.planned(name, len(found.to_archive))
@@ -129,7 +129,7 @@ async def _pass(services: Services, desk: Desk, asked: Window | None, report: Re
         trouble = trouble or found.trouble
         if found.resume_at is None:
             break
-        window = Window(found.resume_at, window.end)
+        window, first = Window(found.resume_at, window.end), found.stretch
     report.watermark = None if asked else min(unsettled, window.end)
     if trouble:
         raise trouble
