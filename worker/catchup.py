@@ -19,7 +19,6 @@ from worker.model import Window
 
 _KEPT = 6 * 3600.0  # seconds, as long as the contents of batches
 _LAP = timedelta(hours=1)
-_BOTH = 2.25  # what was handed over, as much again, and a little, lest another span be listed for a few more
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ async def leave(
     if found.resume_at and not found.trouble:
         start = found.to_archive[0].started_at
         waiting = found.unsettled if found.unsettled < start else FAR
-        lap = replace(lap, start=start, unsettled=min(lap.unsettled, waiting), first=_BOTH * found.stretch)
+        lap = replace(lap, start=start, unsettled=min(lap.unsettled, waiting), first=2 * found.stretch)
     elif left and not until and (on or found.trouble):
         lap = replace(left, start=None)
     else:

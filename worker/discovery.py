@@ -45,8 +45,8 @@ class Found:
 
     @property
     def stretch(self) -> timedelta:
-        """Return how long a time held what is to be archived: a hint at how much to list for as many again."""
-        return max(self.to_archive[-1].started_at - self.to_archive[0].started_at, _LEAST)
+        """Return how long a span to list for as many again, and a few more, lest it fall short by a few."""
+        return max(1.125 * (self.to_archive[-1].started_at - self.to_archive[0].started_at), _LEAST)
 
 
 class _Oldest:

@@ -57,17 +57,19 @@ async def archive_batch(
         return None
     try:
         work = await chain.load(state, batch)
-        if work is None:
+        if work is None or not await chain.live(state):
             return None
         report = Report()
         if await _archived(services, source, chain, batch, work, report, lease):
             over = await chain.finish(state, batch)
-            if work.following:
+            if not over:
+                await chain.wait(state)
+            if work.following and await chain.current(state):
                 send(source.name, work.following)
             elif over and work.again is not None and report.archived + report.held + report.gaps:
                 again(source.name, work.again)  # without any progress the clock's next poll is soon enough
         else:
-            await chain.end(state)
+            await chain.abandon(state, work.of)
         log.info(Event.BATCH_FINISHED, source=source.name, batch=batch, **report.public())
         return report
     except asyncio.CancelledError:  # the worker is stopping: let another begin at once

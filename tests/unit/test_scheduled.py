@@ -157,6 +157,7 @@ async def test_trouble_with_the_source_ends_the_chain(
     await queue.poll()
     await queue.work_off()
     assert len(queue.reports) == 2  # the two lanes
+    assert [name for name, (body, _) in bench.services.state._stashed.items() if name.startswith("batch:")] == []  # type: ignore[attr-defined]
     assert not await Chain.alive(bench.services.state, "hq", "poll")
     await queue.poll()
     assert len(queue.batches) == 2
@@ -188,6 +189,66 @@ async def test_a_batch_of_an_older_chain_is_dropped(bench: Bench, queue: Queue) 
     assert bench.vendor.opened == []
     await Chain.of("hq", old, 2).end(bench.services.state)  # nor can the old one end the new
     assert await Chain.alive(bench.services.state, "hq", "poll")
+
+
+async def test_a_chain_that_waits_too_long_is_carried_out_all_the_same(bench: Bench, queue: Queue) -> None:
+    """Workers are busy and polls come faster than batches: the first to come up goes on, the others find it settled."""
+    bench.vendor.add(1)
+    for _ in range(3):
+        await queue.poll()
+        bench.clock.advance(worker.chain.WAITING + 1)
+    assert len(queue.batches) == 3
+    report = await queue.archive(queue.batches.popleft())
+    assert report is not None
+    assert report.archived == 1
+    await queue.work_off()
+    assert bench.vendor.opened == ["rec-1"]
+
+
+async def test_a_chain_that_another_took_over_sends_nothing_more(
+    bench: Bench, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that was frozen for a minute ends what it began and leaves the rest to who is at it by now."""
+    monkeypatch.setattr(worker.chain, "BATCH", 1)
+    for number in range(4):
+        bench.vendor.add(number, minutes_ago=100 - number)
+    newer = Chain.new("hq", "poll", 2)
+
+    async def frozen() -> None:
+        bench.clock.advance(worker.chain.ALIVE + 1)
+        assert await newer.live(bench.services.state)
+
+    bench.vendor.script["rec-0"] = [frozen]
+    await queue.poll()
+    first, second = queue.batches
+    queue.batches.clear()
+    report = await queue.archive(first)
+    assert report is not None
+    assert report.archived == 1
+    assert not queue.batches
+    assert await queue.archive(second) is None
+    assert not await Chain.of("hq", first, 2).live(bench.services.state)
+
+
+async def test_another_poll_is_possible_soon_after_a_worker_died(bench: Bench, queue: Queue) -> None:
+    """A chain at work shows a sign of life every five seconds; one without is dead after three quarters of a minute."""
+    bench.vendor.add(1)
+
+    class Death(BaseException):
+        """Stands for SIGKILL to the worker with all its processes."""
+
+    async def dies() -> Any:
+        raise Death
+
+    bench.vendor.script["rec-1"] = [dies]
+    await queue.poll()
+    with pytest.raises(Death):
+        await queue.work_off()
+    assert await queue.poll() is Polled.UNDER_WAY
+    bench.clock.advance(46)
+    assert await queue.poll() is Polled.DONE
+    await queue.work_off()
+    assert await held(bench) == 1
 
 
 async def test_a_batch_another_process_works_on_is_left_to_it(bench: Bench, queue: Queue) -> None:
