@@ -21,7 +21,8 @@ from worker.model import Recording
 
 BATCH = 100
 """Recordings in one batch: at 2 kB of metadata each, 200 kB in the state."""
-_KEPT = 6 * 3600.0  # seconds a batch's contents are kept; a longer chain ends early and the next poll goes on
+KEPT = 6 * 3600.0
+"""Seconds a batch's contents are kept; a longer chain ends early and the next poll goes on."""
 WAITING = 180.0
 """Seconds after which a chain whose next batch waits for a worker counts as dead."""
 ALIVE = 45.0
@@ -87,9 +88,9 @@ class Chain:
                 "again": again,
             }
             names.append(f"{self.id}.{number}")
-            await state.stash(f"batch:{names[-1]}", json.dumps(body), _KEPT)
+            await state.stash(f"batch:{names[-1]}", json.dumps(body), KEPT)
         if names:
-            await state.enqueue(self.id, names, _KEPT)
+            await state.enqueue(self.id, names, KEPT)
             await self.wait(state)
         return names[: self.lanes]
 

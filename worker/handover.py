@@ -17,12 +17,13 @@ from storage.errors import StoreError
 from storage.keys import rid, utc_date
 from storage.state import Attempt, Lease, State
 from worker.batch import archive_many, patiently
-from worker.chain import Batch, Chain
+from worker.chain import KEPT, Batch, Chain
 from worker.errors import SourceError
 from worker.index import Index
 from worker.model import Recording
 from worker.outcome import Report
 from worker.passes import note_trouble
+from worker.pipeline import MAX_CRASHES
 from worker.runtime import Desk, Services
 
 BATCH_SECONDS = 600.0
@@ -59,6 +60,11 @@ async def archive_batch(
         work = await chain.load(state, batch)
         if work is None or not await chain.live(state):
             return None
+        if await _died_before_any(state, batch):
+            detail = f"workers died {MAX_CRASHES} times with a batch before its first recording; is memory short?"
+            log.error(Event.SOURCE_STOPPED, source=source.name, error="WorkersDie", detail=detail)
+            await chain.abandon(state, work.of)
+            return None
         report = Report()
         if await _archived(services, source, chain, batch, work, report, lease):
             over = await chain.finish(state, batch)
@@ -88,6 +94,16 @@ async def _take_over(services: Services, batch: str) -> Lease | None:
     return None
 
 
+async def _died_before_any(state: State, batch: str) -> bool:
+    """Count a beginning, until `_work` forgets it, and tell whether there were too many: a message that kills whoever
+    takes it comes again at once, and would for ever.
+    """
+    name = f"begun:{batch}"
+    begun = int(await state.unstash(name) or 0)
+    await state.stash(name, str(begun + 1), KEPT)
+    return begun >= MAX_CRASHES
+
+
 async def _archived(
     services: Services, source: Source, chain: Chain, batch: str, work: Batch, report: Report, lease: Lease
 ) -> bool:
@@ -103,7 +119,7 @@ async def _archived(
     closes = asyncio.get_running_loop().call_later(BATCH_SECONDS, closing.set)
     try:
         await sign_of_life()
-        work_on = _work(services, desk, work, report, watch, closing)
+        work_on = _work(services, desk, batch, work, report, watch, closing)
         await patiently(desk.gate, source.name, work_on, sign_of_life)
     except SourceError as error:
         note_trouble(report, source, error)
@@ -119,12 +135,13 @@ async def _archived(
 
 
 async def _work(
-    services: Services, desk: Desk, work: Batch, report: Report, watch: "_InFlight", closing: asyncio.Event
+    services: Services, desk: Desk, batch: str, work: Batch, report: Report, watch: "_InFlight", closing: asyncio.Event
 ) -> None:
     index = Index(services, desk.source)
     due = [r for r in work.recordings if not await index.held(rid(r.id), utc_date(r.started_at))]
     died_with = await watch.of_the_dead()
     suspects = [r for r in due if await _suspect(services, desk, r, died_with)]
+    await services.state.drop(f"begun:{batch}")  # from here on, deaths are blamed on recordings
     names = {r.id for r in suspects}
     rest = [r for r in due if r.id not in names]
     archive = partial(archive_many, services, desk, report=report, watermark=work.watermark, closing=closing)

@@ -1,8 +1,10 @@
 """A long backlog, caught up by scheduled polls and by a run: oldest first, listed a few times, nothing skipped."""
 
 import tracemalloc
+from collections import deque
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,11 +19,12 @@ from tests.unit.test_scheduled import Queue
 from worker.catchup import CatchUp
 from worker.discovery import FAR, discover
 from worker.errors import BadAnswer, Retry, StopSource
+from worker.handover import archive_batch
 from worker.index import archived_watermark
 from worker.model import Page, Window
 from worker.outcome import Report
 from worker.passes import run_source
-from worker.polling import Polled, backfill, backfill_note
+from worker.polling import Polled, backfill, backfill_note, poll
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 SHAPES = {
@@ -235,6 +238,35 @@ async def test_where_no_span_can_be_asked_for_each_look_takes_more(
     await caught_up(bench)
     assert past.opened == list(range(2000))
     assert past.rows == 2000 * 5, "499 at a time: what started at the cut is the next look's"
+
+
+async def test_another_source_keeps_its_pace(tmp_path: Path) -> None:
+    """One worker, one queue: before what another source has just recorded stands one batch of the backlog, not all."""
+    bench, past = behind(tmp_path, list(SHAPES["within one day"]))
+    desk = make_bench(tmp_path / "branch").desk
+    branch = desk.source.model_copy(update={"name": "branch"})
+    sources = {"hq": bench.source, "branch": branch}
+    bench.services.settings = bench.services.settings.model_copy(update={"sources": tuple(sources.values())})
+    bench.services._desks["branch"] = type(desk)(branch, desk.gate, desk.rest, desk.vendor)
+    calls: Any = desk.vendor
+    queue: deque[tuple[str, str]] = deque([("hq", "")])
+    done, asked_at, waited = 0, {}, {}
+    while queue:
+        if done % 3 == 0 and queue[0][0] == "hq":
+            name = calls.add(done, minutes_ago=30).id
+            asked_at[name] = done
+            queue.append(("branch", ""))
+        source, batch = queue.popleft()
+        done += 1
+        if batch:
+            send, again = (lambda *words: queue.append(words)), (lambda name, _: queue.append((name, "")))
+            await archive_batch(bench.services, sources[source], batch, send, again)
+        else:
+            await poll(bench.services, sources[source], lambda *words: queue.append(words), lambda *_: None)
+        waited |= {name: done - asked_at[name] for name in calls.opened if name not in waited}
+    assert past.opened == list(range(2000))
+    assert len(waited) > 10
+    assert max(waited.values()) <= 6, waited
 
 
 async def test_memory_does_not_grow_with_the_backlog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -360,6 +360,55 @@ async def test_a_recording_that_kills_its_worker_is_tried_alone_and_given_up(
     assert (await bench.gap(bench.vendor.recordings[2])).reason is GapReason.CRASHED
 
 
+async def test_a_batch_that_kills_before_any_recording_is_given_up(
+    bench: Bench, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its message comes again after each death, but not for ever: the chain ends, and the next poll begins another."""
+    bench.vendor.add(1)
+    await queue.poll()
+    batch = queue.batches.popleft()
+
+    class Death(BaseException):
+        """Stands for SIGKILL: nothing of ours runs after it."""
+
+    async def dies(*_: Any) -> Any:
+        raise Death
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.handover.Index, "held", dies)
+        for _ in range(3):
+            with pytest.raises(Death):
+                await queue.archive(batch)
+        assert await queue.archive(batch) is None
+    assert await bench.services.state.unstash(f"batch:{batch}") is None
+    assert await queue.poll() is Polled.DONE
+    await queue.work_off()
+    assert await held(bench) == 1
+
+
+async def test_giving_up_counts_anew_after_a_flush_and_ends(bench: Bench, queue: Queue) -> None:
+    """The first try is forgotten with everything else; so long after the next one it is a gap all the same."""
+    bench.change(give_up_after=timedelta(hours=3))
+    recording = bench.vendor.add(1)
+    bench.vendor.script["rec-1"] = [Retry("500")] * 999
+    for hour in range(5):
+        assert not [key for key in await bench.everything() if "/gaps/" in key], hour
+        if hour == 2:
+            await bench.services.state.forget_attempt("hq", "rec-1")
+        await queue.poll()
+        await queue.work_off()
+        bench.clock.advance(3600)
+    await queue.poll()
+    await queue.work_off()
+    gap = await bench.gap(recording)
+    assert (gap.reason, gap.tries) == (GapReason.GAVE_UP, 4)
+    opened = len(bench.vendor.opened)
+    bench.clock.advance(7200)
+    await queue.poll()
+    await queue.work_off()
+    assert len(bench.vendor.opened) == opened, "no pass tries it again"
+
+
 class _nothing:  # noqa: N801 - stands where a context manager does
     def __enter__(self) -> None: ...
     def __exit__(self, *_: object) -> None: ...
