@@ -171,10 +171,18 @@ async def test_late_arrivals_are_found_when_the_lap_is_over(tmp_path: Path) -> N
     assert past.opened[reached:].index(10) > 50, "an hour later a look went back"
     await caught_up(bench)
     past.hidden.clear()
-    bench.clock.advance(40 * 60)
-    bench.change(lookback=timedelta(hours=26, minutes=30))
     await caught_up(bench)
-    assert await held(bench) == 2000, "the look after the last lap goes back to before the lap"
+    assert await held(bench) == 2000
+
+
+async def test_the_look_after_a_lap_goes_back_to_before_it_began(tmp_path: Path) -> None:
+    """`lookback` counts from then, however long the lap took; never before `start_from`, and not where a span ends."""
+    source = make_bench(tmp_path).source
+    left, window = CatchUp(NOW - 9 * DAY, NOW - HOUR), Window(NOW - 48 * HOUR, NOW)
+    assert left.all_the_way(window, source) == Window(NOW - 49 * HOUR, NOW)
+    since = source.model_copy(update={"start_from": NOW - 48.5 * HOUR})
+    assert left.all_the_way(window, since) == Window(NOW - 48.5 * HOUR, NOW)
+    assert CatchUp(NOW - 9 * DAY, NOW - HOUR, until=NOW).all_the_way(window, source) == window
 
 
 async def test_a_lap_survives_trouble_and_a_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
