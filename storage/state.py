@@ -161,6 +161,13 @@ class State(Permits, Protocol):
         """Forget a kept text."""
         ...
 
+    async def occupy(self, name: str, owner: str, ttl: float) -> bool:
+        """Keep the owner as the text of that name, unless another's is kept, which is told by False.
+
+        Nobody's is none, and an empty text. Unlike a lease, several may occupy it as the same owner.
+        """
+        ...
+
     async def enqueue(self, source: str, rids: Iterable[str], ttl: float) -> list[str]:
         """Mark recordings as on their way for at most `ttl` seconds; return those that were not already."""
         ...

@@ -209,6 +209,13 @@ class LocalState:
         """Forget a kept text."""
         self._stashed.pop(name, None)
 
+    async def occupy(self, name: str, owner: str, ttl: float) -> bool:
+        """Keep the owner as the text of that name, unless another's is kept."""
+        if await self.unstash(name) not in (None, "", owner):
+            return False
+        await self.stash(name, owner, ttl)
+        return True
+
     async def enqueue(self, source: str, rids: Iterable[str], ttl: float) -> list[str]:
         """Mark recordings as on their way for at most `ttl` seconds; return those that were not already."""
         queued, now = self._of(source).queued, self._clock.monotonic()

@@ -183,6 +183,10 @@ class RedisState:
         """Forget a kept text."""
         await self._server.call("DEL", self._key("stash", name))
 
+    async def occupy(self, name: str, owner: str, ttl: float) -> bool:
+        """Keep the owner as the text of that name, unless another's is kept."""
+        return bool(await self._server.run(lua.OCCUPY, [self._key("stash", name)], owner, _millis(ttl)))
+
     async def enqueue(self, source: str, rids: Iterable[str], ttl: float) -> list[str]:
         """Mark recordings as on their way for at most `ttl` seconds; return those that were not already."""
         asked = list(rids)

@@ -118,6 +118,14 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 return redis.call('PEXPIRE', KEYS[1], ARGV[3])
 """
 
+OCCUPY = """
+-- KEYS: text. ARGV: owner, ttl in ms. Returns 1, or 0 when it is another's.
+local kept = redis.call('GET', KEYS[1])
+if kept and kept ~= '' and kept ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
 ENQUEUE = (
     _NOW
     + """

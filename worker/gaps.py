@@ -9,7 +9,7 @@ from datetime import datetime
 
 from config.events import Event
 from config.logs import get_logger
-from storage.errors import AlreadyExists, IntegrityError
+from storage.errors import AlreadyExists, IntegrityError, ObjectMissing
 from storage.keys import rid, utc_date
 from storage.sidecar import CallFacts, GapReason, GapRecord, canonical
 from worker.index import LISTED, fingerprint
@@ -48,6 +48,14 @@ async def write_unreadable(services: Services, desk: Desk, row: Unreadable) -> O
     return Outcome(row.id, Fate.GAP, reason=GapReason.VENDOR_ERROR, detail=row.detail)
 
 
+async def read_gap(services: Services, key: str) -> GapRecord | None:
+    """Return a gap record; None when it is gone or somebody wrote something else there."""
+    try:
+        return GapRecord.model_validate_json(await services.store.get(key, max_bytes=_MAX_RECORD))
+    except (ObjectMissing, ValueError, IntegrityError):  # gone, no such record, or larger than any
+        return None
+
+
 async def _put(
     services: Services,
     desk: Desk,
@@ -77,19 +85,11 @@ async def _put(
     try:
         await _write(services, key, gap, metadata, create_only=True)
     except AlreadyExists:
-        before = await _read(services, key)
+        before = await read_gap(services, key)
         if before is not None:
             gap = gap.model_copy(update={"first_seen_at": before.first_seen_at, "tries": before.tries + tries})
         await _write(services, key, gap, metadata, create_only=False)
     log.warning(Event.RECORDING_GAP, source=source.name, recording=recording_id, reason=reason.value, detail=detail)
-
-
-async def _read(services: Services, key: str) -> GapRecord | None:
-    """Read a gap record back; None when somebody wrote something else there, which is then replaced."""
-    try:
-        return GapRecord.model_validate_json(await services.store.get(key, max_bytes=_MAX_RECORD))
-    except (ValueError, IntegrityError):  # no such record, or larger than any
-        return None
 
 
 async def _write(services: Services, key: str, gap: GapRecord, metadata: dict[str, str], *, create_only: bool) -> None:

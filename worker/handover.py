@@ -17,12 +17,13 @@ from storage.errors import StoreError
 from storage.keys import rid, utc_date
 from storage.state import Attempt, Lease, State
 from worker.batch import archive_many, patiently
-from worker.chain import Batch, Chain
+from worker.chain import KEPT, Batch, Chain
 from worker.errors import SourceError
 from worker.index import Index
 from worker.model import Recording
 from worker.outcome import Report
 from worker.passes import note_trouble
+from worker.pipeline import MAX_CRASHES
 from worker.runtime import Desk, Services
 from worker.steps import Step, reached
 
@@ -58,20 +59,27 @@ async def archive_batch(
         return None
     try:
         work = await chain.load(state, batch)
-        if work is None:
+        if work is None or not await chain.live(state):
+            return None
+        if await _died_before_any(state, batch):
+            detail = f"workers died {MAX_CRASHES} times with a batch before its first recording; is memory short?"
+            log.error(Event.SOURCE_STOPPED, source=source.name, error="WorkersDie", detail=detail)
+            await chain.abandon(state, work.of)
             return None
         reached(Step.TAKEN)
         report = Report()
         if await _archived(services, source, chain, batch, work, report, lease):
             reached(Step.BATCH_DONE)
             over = await chain.finish(state, batch)
-            if work.following:
+            if not over:
+                await chain.wait(state)
+            if work.following and await chain.current(state):
                 send(source.name, work.following)
                 reached(Step.FOLLOWED)
             elif over and work.again is not None and report.archived + report.held + report.gaps:
                 again(source.name, work.again)  # without any progress the clock's next poll is soon enough
         else:
-            await chain.end(state)
+            await chain.abandon(state, work.of)
         log.info(Event.BATCH_FINISHED, source=source.name, batch=batch, **report.public())
         return report
     except asyncio.CancelledError:  # the worker is stopping: let another begin at once
@@ -90,6 +98,16 @@ async def _take_over(services: Services, batch: str) -> Lease | None:
     return None
 
 
+async def _died_before_any(state: State, batch: str) -> bool:
+    """Count a beginning, until `_work` forgets it, and tell whether there were too many: a message that kills whoever
+    takes it comes again at once, and would for ever.
+    """
+    name = f"begun:{batch}"
+    begun = int(await state.unstash(name) or 0)
+    await state.stash(name, str(begun + 1), KEPT)
+    return begun >= MAX_CRASHES
+
+
 async def _archived(
     services: Services, source: Source, chain: Chain, batch: str, work: Batch, report: Report, lease: Lease
 ) -> bool:
@@ -105,7 +123,7 @@ async def _archived(
     closes = asyncio.get_running_loop().call_later(BATCH_SECONDS, closing.set)
     try:
         await sign_of_life()
-        work_on = _work(services, desk, work, report, watch, closing)
+        work_on = _work(services, desk, batch, work, report, watch, closing)
         await patiently(desk.gate, source.name, work_on, sign_of_life)
     except SourceError as error:
         note_trouble(report, source, error)
@@ -121,12 +139,13 @@ async def _archived(
 
 
 async def _work(
-    services: Services, desk: Desk, work: Batch, report: Report, watch: "_InFlight", closing: asyncio.Event
+    services: Services, desk: Desk, batch: str, work: Batch, report: Report, watch: "_InFlight", closing: asyncio.Event
 ) -> None:
     index = Index(services, desk.source)
     due = [r for r in work.recordings if not await index.held(rid(r.id), utc_date(r.started_at))]
     died_with = await watch.of_the_dead()
     suspects = [r for r in due if await _suspect(services, desk, r, died_with)]
+    await services.state.drop(f"begun:{batch}")  # from here on, deaths are blamed on recordings
     names = {r.id for r in suspects}
     rest = [r for r in due if r.id not in names]
     archive = partial(archive_many, services, desk, report=report, watermark=work.watermark, closing=closing)

@@ -62,6 +62,11 @@ class Index:
                 return True
         return False
 
+    def forget_before(self, day: date) -> None:
+        """Free what is remembered of days before this one and the one beside it: whoever goes by days needs two."""
+        self._held = {known: rids for known, rids in self._held.items() if known >= day - _DAY}
+        self._gaps = {known: rids for known, rids in self._gaps.items() if known >= day}
+
     async def gap(self, rid: str, day: date) -> str | None:
         """Return the fingerprint of the record a gap was written for; None where there is no gap."""
         return (await self._gaps_on(day)).get(rid)
@@ -110,8 +115,18 @@ class Index:
 
 
 async def gaps_on_record(services: Services, source: Source) -> int:
-    """Return how many gap records the source has, over all days. Costs a listing of all of them."""
-    return sum([1 async for _ in services.store.objects(services.keys.days("gaps", source.name))])
+    """Return of how many recordings the source has a gap record and no sidecar, over all days.
+
+    Costs a listing of all gap records, and of what is held on the days that have any.
+    """
+    index, count = Index(services, source), 0
+    async for found in services.store.objects(services.keys.days("gaps", source.name)):
+        parsed = services.keys.parse(found.key)
+        if parsed is None:
+            continue  # somebody else's
+        index.forget_before(parsed.day)
+        count += not await index.held(parsed.rid, parsed.day)
+    return count
 
 
 async def archived_watermark(services: Services, source: Source) -> datetime | None:

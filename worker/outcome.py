@@ -19,7 +19,10 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The fate of one recording. `failed` tells a retry that is due from a recording that is just not ready."""
+    """The fate of one recording. `failed` tells a retry that is due from a recording that is just not ready.
+
+    A pending one's `reason` is that of the gap it would become by now; None where it was not tried at all.
+    """
 
     recording_id: str
     fate: Fate

@@ -5,7 +5,6 @@ and rows already seen are dropped; a listing that goes round in circles is an er
 and never a silent end. How a page is asked for is the connector's business (`worker.vendor`).
 """
 
-import hashlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -18,9 +17,8 @@ MAX_PAGES = 10_000
 """No listing of one span is longer: at 100 rows a page this is a million recordings."""
 
 MAX_ROWS = 1_000_000
-"""And has no more different rows: which were seen is remembered, at some 100 bytes each."""
+"""And has no more different rows: which were seen is remembered, as hashes."""
 
-_LONG = 128  # characters; of longer ids a hash is remembered
 _STALE_PAGES = 3
 """Pages in a row without one new row, after which the listing goes in circles. One or two may happen when
 recordings arrive while newest-first pages are walked, because rows then move to the next page."""
@@ -50,7 +48,7 @@ async def _walked(vendor: Vendor, span: Window) -> AsyncIterator[Page]:
     title = vendor.info.title
     cursor: str | None = None
     cursors: set[str] = set()
-    seen: set[str] = set()
+    seen: set[int] = set()
     stale = 0
     for _ in range(MAX_PAGES):
         page = await vendor.list_page(span, cursor)
@@ -77,13 +75,15 @@ async def _walked(vendor: Vendor, span: Window) -> AsyncIterator[Page]:
     raise BadAnswer(f"{title}: the listing from {span.start} to {span.end} has more than {MAX_PAGES} pages")
 
 
-def _unseen(page: Page, seen: set[str]) -> Page:
-    """Return the page with what was not seen before, and remember it."""
+def _unseen(page: Page, seen: set[int]) -> Page:
+    """Return the page with what was not seen before, and remember it.
+
+    Remembered are hashes, so that the length of a vendor's ids plays no part. Two of a million different ids share
+    one with a chance of three in a hundred million; as Python salts them, another process then lists both.
+    """
 
     def first(row: Recording | Unreadable) -> bool:
-        key = row.id if isinstance(row, Recording) else f"\x00{row.id}\x00{row.detail}"
-        if len(key) > _LONG:
-            key = f"\x00{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}"
+        key = hash(row.id if isinstance(row, Recording) else (row.id, row.detail))
         new = key not in seen
         seen.add(key)
         return new

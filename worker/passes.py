@@ -3,8 +3,9 @@
 The scheduled counterpart, which hands batches to other processes, is `worker.polling`.
 """
 
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from config.events import Event
 from config.logs import get_logger
@@ -45,9 +46,17 @@ async def run_source(
 ) -> Report:
     """Archive what the window holds (by default what is due) and report; trouble is in the report, not raised."""
     report = Report()
+    await reported(services, source, report, lambda desk: _pass(services, desk, window, report, watcher))
+    return report
+
+
+async def reported(
+    services: Services, source: Source, report: Report, work: Callable[[Desk], Coroutine[Any, Any, None]]
+) -> None:
+    """Do work on a source, patiently; trouble goes to the report and the log, nothing is raised."""
     try:
         desk = services.desk(source)
-        await patiently(desk.gate, source.name, _pass(services, desk, window, report, watcher))
+        await patiently(desk.gate, source.name, work(desk))
     except SourceError as error:
         note_trouble(report, source, error)
     except (StoreError, StateUnavailable) as error:
@@ -56,7 +65,6 @@ async def run_source(
         log.error(Event.STORE_FAILED, source=source.name, detail=str(error))
     except Exception as error:  # noqa: BLE001 - a bug met by one source must not stop the others; it is reported
         note_bug(report, source, error)
-    return report
 
 
 def note_bug(report: Report, source: Source, error: Exception) -> None:
@@ -109,9 +117,9 @@ async def _pass(services: Services, desk: Desk, asked: Window | None, report: Re
     name = desk.source.name
     window = asked or await current_window(services, desk.source)
     listener = partial(watcher.settled, name) if watcher else None
-    unsettled, trouble = FAR, None
+    unsettled, trouble, first = FAR, None, None
     while True:
-        found = await discover(services, desk, window, report, LIMIT)
+        found = await discover(services, desk, window, report, LIMIT, first)
         await settle_oddities(services, desk, found, report)
         if watcher:
             watcher.planned(name, len(found.to_archive))
@@ -121,7 +129,7 @@ async def _pass(services: Services, desk: Desk, asked: Window | None, report: Re
         trouble = trouble or found.trouble
         if found.resume_at is None:
             break
-        window = Window(found.resume_at, window.end)
+        window, first = Window(found.resume_at, window.end), found.stretch
     report.watermark = None if asked else min(unsettled, window.end)
     if trouble:
         raise trouble

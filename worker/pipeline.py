@@ -159,4 +159,4 @@ async def _later(
     attempt = Attempt(first, tries, now + backoff, detail, crashes, recording.to_json())
     await services.state.save_attempt(desk.source.name, rid(recording.id), attempt)
     log.warning(Event.RECORDING_PENDING, source=desk.source.name, recording=recording.id, tries=tries, detail=detail)
-    return Outcome(recording.id, Fate.PENDING, detail=detail, failed=failed)
+    return Outcome(recording.id, Fate.PENDING, reason=reason, detail=detail, failed=failed)

@@ -8,6 +8,7 @@ queue; the last batch asks for the next poll.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from enum import StrEnum
 
 from config.events import Event
@@ -16,6 +17,7 @@ from config.settings import Source
 from storage.errors import StoreError
 from storage.state import Lease, StateUnavailable
 from worker.batch import patiently
+from worker.catchup import CatchUp, leave
 from worker.chain import Chain
 from worker.discovery import Found, discover
 from worker.errors import SourceError
@@ -56,7 +58,8 @@ async def poll(services: Services, source: Source, send: Send, backfill: Backfil
     """
 
     async def work(desk: Desk, report: Report, lease: Lease) -> None:
-        found = await _look(services, desk, await current_window(services, source), report)
+        window = await current_window(services, source)
+        found = await _look(services, desk, window, report, until=None)
         await services.state.set_watermark(source.name, found.watermark, lease.fence)
         report.watermark = found.watermark
         again: dict[str, str] | None = {} if found.resume_at else None
@@ -81,7 +84,7 @@ async def backfill(services: Services, source: Source, window: Window, send: Sen
     """
 
     async def work(desk: Desk, report: Report, _: Lease) -> None:
-        found = await _look(services, desk, window, report)
+        found = await _look(services, desk, window, report, until=window.end)
         note = backfill_note(source)
         asked = await services.state.noted(note)
         if asked and asked.get("to") != window.end.isoformat():
@@ -143,10 +146,18 @@ async def _alone(
     return Polled.DONE, report
 
 
-async def _look(services: Services, desk: Desk, window: Window, report: Report) -> Found:
-    found = await discover(services, desk, window, report, LIMIT)
+async def _look(services: Services, desk: Desk, window: Window, report: Report, *, until: datetime | None) -> Found:
+    """Look at the window; while a backlog is caught up, at the part of it where the last look's work began."""
+    state, source, now = services.state, desk.source, services.clock.now()
+    left = await CatchUp.of(state, source, until)
+    part = left.goes_on(window, now) if left else None
+    window = part or (left.all_the_way(window, source) if left else window)
+    found = await discover(services, desk, window, report, LIMIT, left.first if left else None)
     reached(Step.LISTED)
     await settle_oddities(services, desk, found, report)
+    await leave(state, source, found, window, now, left, on=part is not None, until=until)
+    if left and part:
+        found.watermark = min(found.watermark, left.unsettled)
     return found
 
 

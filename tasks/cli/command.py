@@ -6,6 +6,7 @@ from tasks.cli.backfill import backfill
 from tasks.cli.check import check
 from tasks.cli.demo import demo
 from tasks.cli.init import init
+from tasks.cli.retry import retry
 from tasks.cli.run import run
 from tasks.cli.serve import beat, health, up, worker
 from tasks.cli.status import status
@@ -18,5 +19,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, init, check, run, up, worker, beat, backfill, health, status):
+for verb in (demo, init, check, run, up, worker, beat, backfill, retry, health, status):
     app.command()(verb)

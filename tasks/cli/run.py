@@ -2,8 +2,10 @@
 
 import asyncio
 import sys
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -13,7 +15,7 @@ from config.logs import get_logger
 from config.settings import Settings, Source
 from storage.errors import StoreError, StoreRefused
 from storage.s3.store import S3Store
-from storage.state import StateUnavailable
+from storage.state import State, StateUnavailable
 from storage.state_local import LocalState
 from tasks.cli.common import Config, Exit, Json, Level, LogLevel, print_json, read_settings, run_async, usage
 from tasks.cli.progress import watching
@@ -21,7 +23,9 @@ from worker.housekeeping import clean_up
 from worker.model import Window
 from worker.outcome import Report
 from worker.passes import Watcher, run_source
-from worker.runtime import Services, make_services
+from worker.runtime import make_services
+
+R = TypeVar("R", bound=Report)
 
 log = get_logger()
 
@@ -113,19 +117,25 @@ async def _run(
             log.warning(Event.STORE_FAILED, detail=error.message)
         except StoreError as error:
             return {}, error.message
-        reports = await asyncio.gather(*(_alone(services, source, window, watcher) for source in sources))
+        passes = (
+            alone(state, source, Report(), partial(run_source, services, source, window, watcher)) for source in sources
+        )
+        reports = await asyncio.gather(*passes)
     return dict(zip((s.name for s in sources), reports, strict=True)), ""
 
 
-async def _alone(services: Services, source: Source, window: Window | None, watcher: Watcher | None) -> Report:
+async def alone(state: State, source: Source, report: R, work: Callable[[], Coroutine[Any, Any, R]]) -> R:
+    """Do work on a source unless a process of this machine is at it; the report given says so where one is."""
     try:
-        lease = await services.state.lease(f"run-{source.name}", _LOCK_SECONDS)
+        lease = await state.lease(f"run-{source.name}", _LOCK_SECONDS)
     except StateUnavailable as error:
-        return Report(errors=[str(error)], unusable=True)
+        report.errors, report.unusable = [str(error)], True
+        return report
     if lease is None:
-        return Report(errors=[f"another run of {source.name} is under way on this machine; this one left it alone"])
+        report.errors = [f"another run of {source.name} is under way on this machine; this one left it alone"]
+        return report
     try:
-        return await run_source(services, source, window, watcher)
+        return await work()
     finally:
         await lease.release()
 

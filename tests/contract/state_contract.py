@@ -259,6 +259,18 @@ class StateContract:
         await state.drop("batch:1")
         assert await state.unstash("batch:1") is None
 
+    async def test_an_occupied_name_keeps_others_out(self, state: State) -> None:
+        """The first owner has it, and may say so again; an empty text, or a dropped one, is free to take."""
+        assert await state.occupy("chain:hq", "one", 45)
+        assert await state.occupy("chain:hq", "one", 45)
+        assert not await state.occupy("chain:hq", "two", 45)
+        assert await state.unstash("chain:hq") == "one"
+        await state.stash("chain:hq", "", 45)
+        assert await state.occupy("chain:hq", "two", 45)
+        assert not await state.occupy("chain:hq", "one", 45)
+        await state.drop("chain:hq")
+        assert await state.occupy("chain:hq", "one", 45)
+
     async def test_a_recording_is_enqueued_once(self, state: State) -> None:
         """Only recordings that are not on their way are returned, in order and once; taken back, they are again."""
         assert await state.enqueue("hq", [], 600) == []

@@ -62,7 +62,9 @@ class FakeStream:
 class FakeVendor:
     """Lists `recordings` and serves `bodies`; `script[id]` is a list of what each opening does instead."""
 
-    info: ClassVar[VendorInfo] = VendorInfo("fake", "Fake", FakeOptions, needs_timezone=False, max_window=None)
+    info: ClassVar[VendorInfo] = VendorInfo(
+        "fake", "Fake", FakeOptions, needs_timezone=False, max_window=timedelta(days=3650)
+    )
     recordings: list[Recording] = field(default_factory=list)
     bodies: dict[str, bytes] = field(default_factory=dict)
     script: dict[str, list[Any]] = field(default_factory=dict)

@@ -159,6 +159,23 @@ async def test_a_failing_recording_stays_in_view_without_any_watermark(bench: Be
     assert (await bench.gap(recording)).reason is GapReason.GAVE_UP
 
 
+async def test_giving_up_counts_over_restarts(tmp_path: Path) -> None:
+    """Each run is a process of its own; what the first one remembered in state_dir is what the last one counts from."""
+    store = None
+    for hours in range(0, 100, 12):
+        bench = make_bench(tmp_path, store=store)
+        store = bench.store
+        bench.clock.advance(hours * 3600.0)
+        recording = bench.vendor.add(1, minutes_ago=60)
+        bench.vendor.script["rec-1"] = [Retry("500")] * 99
+        report = await run_source(bench.services, bench.source)
+        if report.gaps:
+            break
+    gap = await bench.gap(recording)
+    assert (hours, gap.reason, gap.tries) == (72, GapReason.GAVE_UP, 7)
+    assert gap.first_seen_at - NOW < timedelta(minutes=1)
+
+
 async def test_a_failing_recording_that_is_listed_no_more_becomes_a_gap(bench: Bench) -> None:
     """It leaves a trace: pending for as long as others would be, then a gap with its last error."""
     recording = bench.vendor.add(1, minutes_ago=60)

@@ -299,13 +299,13 @@ async def test_a_body_that_came_compressed_is_said_to_be(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("error", "fate", "reason"),
     [
-        (NotYet("still saving"), Fate.PENDING, None),
+        (NotYet("still saving"), Fate.PENDING, GapReason.GAVE_UP),
         (GiveUp("no", GapReason.FORBIDDEN), Fate.GAP, GapReason.FORBIDDEN),
         (MediaNotFound("gone"), Fate.GAP, GapReason.MEDIA_MISSING),
     ],
 )
 async def test_each_error_has_its_fate(bench: Bench, error: Exception, fate: Fate, reason: GapReason | None) -> None:
-    """Not yet waits without counting as a failure; what cannot be had is a gap with its reason."""
+    """Not yet waits without counting as a failure, and tells what it would become; what cannot be had is a gap."""
     recording = bench.vendor.add(1)
     bench.vendor.script[recording.id] = [error]
     outcome = await archive(bench, recording)

@@ -157,6 +157,7 @@ async def test_trouble_with_the_source_ends_the_chain(
     await queue.poll()
     await queue.work_off()
     assert len(queue.reports) == 2  # the two lanes
+    assert [name for name, (body, _) in bench.services.state._stashed.items() if name.startswith("batch:")] == []  # type: ignore[attr-defined]
     assert not await Chain.alive(bench.services.state, "hq", "poll")
     await queue.poll()
     assert len(queue.batches) == 2
@@ -188,6 +189,66 @@ async def test_a_batch_of_an_older_chain_is_dropped(bench: Bench, queue: Queue) 
     assert bench.vendor.opened == []
     await Chain.of("hq", old, 2).end(bench.services.state)  # nor can the old one end the new
     assert await Chain.alive(bench.services.state, "hq", "poll")
+
+
+async def test_a_chain_that_waits_too_long_is_carried_out_all_the_same(bench: Bench, queue: Queue) -> None:
+    """Workers are busy and polls come faster than batches: the first to come up goes on, the others find it settled."""
+    bench.vendor.add(1)
+    for waits in (worker.chain.WAITING + 1, worker.chain.WAITING + 1, 0):
+        await queue.poll()
+        bench.clock.advance(waits)
+    assert len(queue.batches) == 3
+    report = await queue.archive(queue.batches.popleft())
+    assert report is not None
+    assert report.archived == 1
+    await queue.work_off()
+    assert bench.vendor.opened == ["rec-1"]
+
+
+async def test_a_chain_that_another_took_over_sends_nothing_more(
+    bench: Bench, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that was frozen for a minute ends what it began and leaves the rest to who is at it by now."""
+    monkeypatch.setattr(worker.chain, "BATCH", 1)
+    for number in range(4):
+        bench.vendor.add(number, minutes_ago=100 - number)
+    newer = Chain.new("hq", "poll", 2)
+
+    async def frozen() -> None:
+        bench.clock.advance(worker.chain.ALIVE + 1)
+        assert await newer.live(bench.services.state)
+
+    bench.vendor.script["rec-0"] = [frozen]
+    await queue.poll()
+    first, second = queue.batches
+    queue.batches.clear()
+    report = await queue.archive(first)
+    assert report is not None
+    assert report.archived == 1
+    assert not queue.batches
+    assert await queue.archive(second) is None
+    assert not await Chain.of("hq", first, 2).live(bench.services.state)
+
+
+async def test_another_poll_is_possible_soon_after_a_worker_died(bench: Bench, queue: Queue) -> None:
+    """A chain at work shows a sign of life every five seconds; one without is dead after three quarters of a minute."""
+    bench.vendor.add(1)
+
+    class Death(BaseException):
+        """Stands for SIGKILL to the worker with all its processes."""
+
+    async def dies() -> Any:
+        raise Death
+
+    bench.vendor.script["rec-1"] = [dies]
+    await queue.poll()
+    with pytest.raises(Death):
+        await queue.work_off()
+    assert await queue.poll() is Polled.UNDER_WAY
+    bench.clock.advance(46)
+    assert await queue.poll() is Polled.DONE
+    await queue.work_off()
+    assert await held(bench) == 1
 
 
 async def test_a_batch_another_process_works_on_is_left_to_it(bench: Bench, queue: Queue) -> None:
@@ -297,6 +358,55 @@ async def test_a_recording_that_kills_its_worker_is_tried_alone_and_given_up(
     assert deaths == 3
     assert await held(bench) == 3
     assert (await bench.gap(bench.vendor.recordings[2])).reason is GapReason.CRASHED
+
+
+async def test_a_batch_that_kills_before_any_recording_is_given_up(
+    bench: Bench, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its message comes again after each death, but not for ever: the chain ends, and the next poll begins another."""
+    bench.vendor.add(1)
+    await queue.poll()
+    batch = queue.batches.popleft()
+
+    class Death(BaseException):
+        """Stands for SIGKILL: nothing of ours runs after it."""
+
+    async def dies(*_: Any) -> Any:
+        raise Death
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.handover.Index, "held", dies)
+        for _ in range(3):
+            with pytest.raises(Death):
+                await queue.archive(batch)
+        assert await queue.archive(batch) is None
+    assert await bench.services.state.unstash(f"batch:{batch}") is None
+    assert await queue.poll() is Polled.DONE
+    await queue.work_off()
+    assert await held(bench) == 1
+
+
+async def test_giving_up_counts_anew_after_a_flush_and_ends(bench: Bench, queue: Queue) -> None:
+    """The first try is forgotten with everything else; so long after the next one it is a gap all the same."""
+    bench.change(give_up_after=timedelta(hours=3))
+    recording = bench.vendor.add(1)
+    bench.vendor.script["rec-1"] = [Retry("500")] * 999
+    for hour in range(5):
+        assert not [key for key in await bench.everything() if "/gaps/" in key], hour
+        if hour == 2:
+            await bench.services.state.forget_attempt("hq", "rec-1")
+        await queue.poll()
+        await queue.work_off()
+        bench.clock.advance(3600)
+    await queue.poll()
+    await queue.work_off()
+    gap = await bench.gap(recording)
+    assert (gap.reason, gap.tries) == (GapReason.GAVE_UP, 4)
+    opened = len(bench.vendor.opened)
+    bench.clock.advance(7200)
+    await queue.poll()
+    await queue.work_off()
+    assert len(bench.vendor.opened) == opened, "no pass tries it again"
 
 
 class _nothing:  # noqa: N801 - stands where a context manager does
