@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import aiohttp
 
@@ -96,15 +97,16 @@ class S3Store:
         if can.checksum_headers:
             headers |= checksum_headers(sha256)
         guarded = create_only and can.create_only
+        look = partial(refuse_existing, self._transport, key) if create_only and not guarded else None
         if guarded:
             headers |= CREATE_ONLY
-        elif create_only:
-            await refuse_existing(self._transport, key)
+        if look:
+            await look()
         answer = await self._transport.call(
-            Request("PUT", Operation.PUT, key, headers=headers, body=body, sha256=sha256)
+            Request("PUT", Operation.PUT, key, headers=headers, body=body, sha256=sha256), again=look
         )
         confirm(answer, sha256, key)
-        if create_only and not guarded:
+        if look:
             await refuse_rival(self._transport, key, self._page_size)
         return Written(key, len(body), answer.version_id)
 
