@@ -103,5 +103,5 @@ async def _canary(state: State, clock: Clock) -> Check:
 
 
 async def _bucket(settings: Settings, store: ArchiveStore) -> Check:
-    await store.probe(Keys(settings.archive.prefix).probe(""))
+    await store.try_write(Keys(settings.archive.prefix).probe(""))
     return Check("bucket", ok=True, detail=f"{settings.archive.bucket} can be written")

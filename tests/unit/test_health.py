@@ -11,7 +11,6 @@ from config.settings import Settings
 from storage.errors import StoreRefused
 from storage.memory import MemoryStore
 from storage.state_redis import RedisState
-from storage.store import Capabilities
 from tasks import health as module
 from tasks.health import Check, health
 from tasks.liveness import sing
@@ -116,14 +115,13 @@ async def test_a_broker_that_may_not_be_asked_is_well(
 
 
 class Refusing(MemoryStore):
-    async def probe(self, prefix: str) -> Capabilities:
+    async def try_write(self, prefix: str) -> None:
         raise StoreRefused("bucket acme-calls: AccessDenied: give the user s3:PutObject")
 
 
 class Hanging(MemoryStore):
-    async def probe(self, prefix: str) -> Capabilities:
+    async def try_write(self, prefix: str) -> None:
         await asyncio.Event().wait()
-        raise AssertionError
 
 
 async def test_a_bucket_that_refuses_is_unhealthy(told: Settings, state: RedisState, clock: FakeClock) -> None:
