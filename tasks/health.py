@@ -1,17 +1,20 @@
-"""Is the installation well, seen from outside: does the broker answer, do workers consume, can the bucket be written.
+"""Is the installation well, seen from this machine: does the broker answer, is there work and is it done, do the
+workers of this very machine take part in it, can the bucket be written.
 
-For `callvault health` and health checks of containers; each question has its own time limit, so the answer
-always comes. What a canary is says `tasks.liveness`; the phone systems are the business of `callvault check`.
+For `callvault health` and the health checks of containers and systemd; each question has its own time limit, so the
+answer always comes. What is a sign of life says `tasks.liveness`; the phone systems are the business of `callvault
+check`.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from kombu import Connection
 from kombu.exceptions import OperationalError
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from config.clock import Clock
 from config.settings import Settings
@@ -19,8 +22,10 @@ from storage.errors import StoreError
 from storage.keys import Keys
 from storage.state import State, StateUnavailable
 from storage.store import ArchiveStore
-from tasks.broker import BrokerError, broker_url, tls, transport_options
+from tasks.broker import BrokerError, brief_connection
+from tasks.calling import Heard, call
 from tasks.liveness import FRESH, last_song
+from tasks.roster import Worker, at_work
 
 _PATIENCE = 15.0  # seconds for each question
 _EXCERPT = 200  # characters of the library's own words
@@ -36,14 +41,20 @@ class Check:
 
 
 async def health(settings: Settings, state: State, store: ArchiveStore, clock: Clock) -> list[Check]:
-    """Return the three answers. The settings are those of `tasks.broker.with_broker`."""
+    """Return the four answers. The settings are those of `tasks.broker.with_broker`."""
     return list(
         await asyncio.gather(
             _ask("broker", lambda: _broker(settings)),
             _ask("canary", lambda: _canary(state, clock)),
+            worker_health(settings, state, clock),
             _ask("bucket", lambda: _bucket(settings, store)),
         )
     )
+
+
+async def worker_health(settings: Settings, state: State, clock: Clock) -> Check:
+    """Return the answer that starting the workers of this machine anew could change, and it alone."""
+    return await _ask("worker", lambda: _workers(settings, state, clock))
 
 
 async def _ask(name: str, question: Callable[[], Awaitable[Check]]) -> Check:
@@ -57,19 +68,12 @@ async def _ask(name: str, question: Callable[[], Awaitable[Check]]) -> Check:
 
 
 async def _broker(settings: Settings) -> Check:
-    url = broker_url(settings)
-    connection = Connection(
-        url,
-        ssl=tls(url) or False,
-        transport_options=transport_options(url, settings.archive.namespace),
-        connect_timeout=5,
-    )
+    connection = brief_connection(settings)
     shown = f"{connection.transport_cls}://{connection.hostname}:{connection.port}"
     try:
         remark = await asyncio.to_thread(_connect, connection)
-    except OperationalError as error:
-        words = str(error)[:_EXCERPT].rstrip(".")
-        return Check("broker", ok=False, detail=f"{shown} does not answer ({words}): see that it runs")
+    except (OperationalError, RedisError) as error:
+        return Check("broker", ok=False, detail=f"{shown} does not answer ({_words(error)}): see that it runs")
     return Check("broker", ok=True, detail=f"{shown} answers{remark}")
 
 
@@ -100,6 +104,41 @@ async def _canary(state: State, clock: Clock) -> Check:
         seconds = int(age.total_seconds())
         return Check("canary", ok=False, detail=f"no worker was at work for {seconds} s: see that worker and beat run")
     return Check("canary", ok=True, detail=f"a worker was at work {max(0, int(age.total_seconds()))} s ago")
+
+
+async def _workers(settings: Settings, state: State, clock: Clock) -> Check:
+    try:
+        workers = at_work(settings)
+    except OSError as error:
+        words = f"cannot read {error.filename} ({error.strerror}): run this as the user that the worker runs as"
+        return Check("worker", ok=False, detail=words)
+    if not workers:
+        return Check("worker", ok=True, detail="none runs on this machine")
+    try:
+        heard = await call(settings, state, clock, workers)
+    except (OperationalError, StateUnavailable) as error:
+        # whoever starts silent workers anew would only make it worse
+        names = ", ".join(worker.node for worker in workers)
+        return Check("worker", ok=True, detail=f"{names} runs; whether it works cannot be told now ({_words(error)})")
+    verdicts = [_verdict(worker, found, clock.now()) for worker, found in zip(workers, heard, strict=True)]
+    return Check("worker", ok=all(ok for ok, _ in verdicts), detail="; ".join(words for _, words in verdicts))
+
+
+def _verdict(worker: Worker, heard: Heard, now: datetime) -> tuple[bool, str]:
+    answer = heard.answer
+    if answer and answer.deaf:
+        return False, f"{worker.node} runs and takes nothing from {', '.join(answer.deaf)}: start it anew"
+    if heard.prompt:
+        return True, f"{worker.node} answered at once"
+    last, what = max([(worker.since, "started"), *([(answer.at, "was at work")] if answer else [])])
+    seconds = max(0, int((now - last).total_seconds()))
+    if now - last > FRESH:
+        return False, f"{worker.node} runs and has taken no message for {seconds} s: start it anew"
+    return True, f"{worker.node} {what} {seconds} s ago"
+
+
+def _words(error: Exception) -> str:
+    return str(error)[:_EXCERPT].rstrip(".")
 
 
 async def _bucket(settings: Settings, store: ArchiveStore) -> Check:
