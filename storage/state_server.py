@@ -5,6 +5,7 @@ redis+socket:// and sentinel://host:port/db?master_name=NAME;sentinel://host:por
 user name, a password or a URL's query.
 """
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -140,6 +141,8 @@ class Server:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
         try:
             yield
         except (exceptions.RedisError, OSError) as error:
@@ -155,6 +158,9 @@ class Server:
                     f"the state server {self.address} " + _PASSES[code].format(words=words)
                 ) from error
             raise StateRefused(f"the state server {self.address} " + _STAYS[code].format(words=words)) from error
+        # Python 3.11's wait_for, by which redis-py sends, forgets a cancellation that comes while it ends
+        if task and task.cancelling() > cancelled:
+            raise asyncio.CancelledError
 
 
 def _pool(url: str, settings: dict[str, Any]) -> BlockingConnectionPool:
