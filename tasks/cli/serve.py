@@ -51,7 +51,7 @@ def health(
         told = broker.with_broker(settings)
         checks = run_async(_worker_health(told) if worker else _health(told))
     except broker.BrokerError as error:
-        checks = [Check("broker", ok=False, detail=str(error))]
+        checks = [Check("worker" if worker else "broker", ok=worker, detail=str(error))]
     well = all(check.ok for check in checks)
     if json:
         print_json({"ok": well, "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks]})

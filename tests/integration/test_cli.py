@@ -154,6 +154,9 @@ def test_health_is_well_when_a_worker_consumes(make_site: MakeSite, valkey: Valk
 def test_health_can_be_asked_about_the_workers_of_this_machine_alone(make_site: MakeSite, valkey: Valkey) -> None:
     """For whoever starts them anew: neither a canary that nobody sends nor the bucket is a reason to."""
     site = make_site({"hq": SimulatedXivo([])})
+    result = site.callvault("health", "--worker")
+    assert result.exit_code == 0, "nor is a configuration without a broker, in which no worker could run"
+    assert "callvault up" in result.output
     valkey.flush()
     site.broker = valkey.url
     result = site.callvault("health", "--worker", "--json")
