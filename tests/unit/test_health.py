@@ -1,6 +1,7 @@
 """The four questions of `callvault health`, to real servers and to none."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -186,9 +187,11 @@ async def test_a_worker_that_answers_at_once_is_well(
     """However long nobody had asked it, and whatever the clocks of the two say."""
     clock.advance(3600)
     asking = asyncio.create_task(worker_check(told, state, clock))
-    while not asking.done():
-        await answer(state, FakeClock(), place.worker.id, "call")
-        await asyncio.sleep(0.01)  # until the question has been put
+    for number in itertools.count():
+        if asking.done():
+            break
+        await answer(state, FakeClock(), place.worker.id, str(number))  # the question may not have been put yet
+        await asyncio.sleep(0.01)
     assert await asking == Check("worker", ok=True, detail="w@here answered at once")
 
 
@@ -216,6 +219,20 @@ async def test_a_worker_is_not_blamed_for_its_servers(
     assert "w@here runs; whether it works cannot be told now (" in checks["worker"].detail
     assert not checks["broker" if away == "url" else "canary"].ok
     assert "hush" not in str(checks)
+
+
+async def test_a_broker_lost_in_the_middle_is_no_fault_of_the_worker(
+    told: Settings, state: RedisState, clock: FakeClock, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call may not have arrived."""
+
+    def cut(*_: object) -> None:
+        raise ConnectionResetError("cut")
+
+    monkeypatch.setattr(calling, "_replace", cut)
+    clock.advance(3600)
+    check = await worker_check(told, state, clock)
+    assert check == Check("worker", ok=True, detail="w@here runs; whether it works cannot be told now (cut)")
 
 
 async def test_servers_that_hang_do_not_hold_the_answer_up(
