@@ -17,6 +17,7 @@ from celery import Celery
 from tasks import names
 from tasks.celery_settings import celery_settings
 from tasks.embedded import address
+from tasks.roster import at_work
 from tests.support.clock import FakeClock
 from tests.support.installation import Installation as Site
 from tests.support.installation import saying_no, sung
@@ -196,6 +197,8 @@ def test_up_survives_deaths_and_stops_in_time(lone: Site) -> None:
         return None
 
     before = {name: role(name) for name in ("worker", "beat", "valkey-server")}
+    assert before["worker"] is not None
+    assert [worker.pid for worker in at_work(lone.settings)] == [before["worker"].pid], "the watch knows its own worker"
     for name, process in before.items():
         assert process is not None, name
         process.kill()

@@ -1,5 +1,6 @@
 """The roster of a machine's workers: who is on it, for how long, and under which name."""
 
+import fcntl
 import json
 import os
 import signal
@@ -87,6 +88,17 @@ def test_other_hosts_and_archives_that_share_the_folder_are_others(
     places.append(enrol(told, "w@elsewhere", clock.now()))
     assert at_work(told) == [places[-1].worker]
     assert len(files(told)) == 2, "the host's name cannot lead out of the folder"
+
+
+def test_two_who_look_at_once_do_not_take_each_other_for_a_worker(
+    told: Settings, places: list[Place], clock: FakeClock
+) -> None:
+    """A place that is free stays free while somebody looks at it."""
+    places.append(enrol(told, "w@here", clock.now()))
+    places[0].leave()
+    with files(told)[0].open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        assert at_work(told) == []
 
 
 DAMAGED = [
