@@ -26,6 +26,8 @@ class Event(StrEnum):
     """One of them ended by itself; it is started again in `again_in_seconds`."""
     WORKER_SILENT = "worker_silent"
     """No canary was consumed since `since`, although the broker answers: worker and scheduler are started anew."""
+    WORKER_UNWATCHED = "worker_unwatched"
+    """A worker could not enter itself in `state_dir`, so that nobody asks whether it works; `detail` says why."""
     STOPPING = "stopping"
     """`up` was told to stop, by `signal`."""
 

@@ -7,7 +7,6 @@ loses work in silence. One that cannot be reached is waited for, so a worker ask
 import asyncio
 import sys
 
-from kombu import Connection
 from kombu.exceptions import OperationalError
 
 from config.clock import SystemClock
@@ -16,7 +15,7 @@ from config.logs import get_logger
 from config.settings import Settings
 from storage.state import StateUnavailable, StateUnfit
 from storage.state_redis import RedisState
-from tasks.broker import BrokerError, broker_url, redis_urls, tls, transport_options
+from tasks.broker import BrokerError, brief_connection, broker_url, redis_urls
 
 EXIT_CODE = 2
 """How a process ends that refuses its servers: somebody has to change a configuration."""
@@ -45,9 +44,7 @@ async def ask_servers(settings: Settings) -> list[str]:
 
 
 def _connect(settings: Settings) -> None:
-    url = broker_url(settings)
-    options = transport_options(url, settings.archive.namespace)
-    with Connection(url, ssl=tls(url) or False, transport_options=options, connect_timeout=5) as connection:
+    with brief_connection(settings) as connection:
         try:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=_PATIENCE)
         except OperationalError as error:

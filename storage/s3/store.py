@@ -23,7 +23,7 @@ from storage.metadata import checked
 from storage.s3 import listing, upload
 from storage.s3.address import address_of
 from storage.s3.answers import http_date
-from storage.s3.probe import probe
+from storage.s3.probe import probe, try_write
 from storage.s3.refusals import Operation
 from storage.s3.signing import Signer
 from storage.s3.transport import Patience, Request, Transport
@@ -178,6 +178,10 @@ class S3Store:
     async def probe(self, prefix: str) -> Capabilities:
         """Try out what the store does, on an object below `prefix` that is removed again, versions included."""
         return await probe(self._transport, prefix)
+
+    async def try_write(self, prefix: str) -> None:
+        """Prove that bytes can be written: they are sent as a part of an upload that is then aborted."""
+        await try_write(self._transport, prefix)
 
     async def aclose(self) -> None:
         """Close connections."""

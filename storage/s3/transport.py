@@ -67,7 +67,7 @@ class Request:
 
 
 class _Body(aiohttp.payload.Payload):
-    """Bytes sent slice by slice without a copy, and once: aiohttp would by itself repeat a PUT whose answer was lost."""
+    """Bytes sent slice by slice without a copy, and once: aiohttp itself would repeat a PUT whose answer was lost."""
 
     _autoclose = True
 

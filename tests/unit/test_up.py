@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,11 +19,12 @@ from tasks import embedded, launch, up
 from tasks.app import app
 from tasks.broker import BrokerError, with_broker
 from tasks.embedded import EmbeddedError, EmbeddedValkey, address
-from tasks.liveness import sing
+from tasks.liveness import answer, sing
+from tasks.roster import enrol
 from tasks.supervisor import Child
 from tasks.up import BrokerKeeper, CanaryWatch, run_up
 from tests.support.clock import FakeClock
-from tests.support.settings import settings
+from tests.support.settings import NOBODY, settings
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_for
 
@@ -207,20 +208,48 @@ def test_the_canary_is_looked_at_twice_a_minute(listening: Listening) -> None:
     assert 2 <= listening.asked <= 3
 
 
-def test_the_watch_hears_what_workers_sing(tmp_path: Path, valkey: Valkey, clock: FakeClock) -> None:
-    """It reads the same note that workers write."""
+def test_the_watch_hears_the_canary_and_its_own_worker(tmp_path: Path, valkey: Valkey, clock: FakeClock) -> None:
+    """The older sign counts: another machine's canary hides neither a silent worker nor one that lost a queue."""
     valkey.flush()
     told = with_broker(settings(tmp_path, url=valkey.url))
+    sang = clock.now()
 
-    async def worker_sings() -> None:
-        state = RedisState(valkey.url, told.archive.namespace, clock)
-        await sing(state, clock)
-        await state.aclose()
+    def noting(note: Callable[[RedisState], Awaitable[None]]) -> None:
+        async def writing() -> None:
+            state = RedisState(valkey.url, told.archive.namespace, clock)
+            await note(state)
+            await state.aclose()
 
-    assert asyncio.run(up._last_song(told)) is None
-    asyncio.run(worker_sings())
-    assert asyncio.run(up._last_song(told)) == clock.now()
+        asyncio.run(writing())
+
+    def sign() -> datetime | None:
+        return asyncio.run(up.last_sign(told, os.getpid()))
+
+    assert sign() is None
+    noting(lambda state: sing(state, clock))
+    assert sign() == sang
+    place = enrol(told, "w@here", clock.now())
+    other = enrol(told.model_copy(), "other@here", clock.now())
+    assert sign() is None, "it was called, and has not answered yet"
+    clock.advance(60)
+    for worker in (place.worker, other.worker):
+        noting(lambda state, worker=worker: answer(state, clock, worker.id))  # type: ignore[misc]
+    assert sign() == sang
+    noting(lambda state: sing(state, clock))
+    assert sign() == clock.now()
+    noting(lambda state: answer(state, clock, place.worker.id, "", ["archive"]))
+    assert sign() is None
+    assert asyncio.run(up.last_sign(told, 1)) == clock.now(), "the workers of others are the business of others"
+    place.leave()
+    other.leave()
     assert timedelta(minutes=5) == up.SILENT
+
+
+def test_a_broker_that_takes_no_calls_is_not_the_worker_s_fault(tmp_path: Path, valkey: Valkey) -> None:
+    """It counts as a state that is away."""
+    told = settings(tmp_path, url=NOBODY, state_url=valkey.url)
+    with pytest.raises(StateUnavailable, match="takes no calls"):
+        asyncio.run(up.last_sign(told, None))
 
 
 def test_launch_hands_celery_its_role_and_options(monkeypatch: pytest.MonkeyPatch) -> None:
