@@ -302,10 +302,3 @@ async def test_a_queue_that_rabbitmq_does_not_have_is_not_called(monkeypatch: py
     worker = Worker("0123456789abcdef", "w@here", 1, FakeClock().now())
     calling._replace(app, Link(), settings(Path(), url="amqp://h//", state_url=NOBODY), worker)  # type: ignore[arg-type]
     assert sent == []
-
-
-async def test_rabbitmq_is_asked_no_questions_of_redis(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the broker is no Redis, answering is all that is asked of it."""
-    from kombu import Connection
-
-    assert module._connect(Connection("memory://")) == ""
