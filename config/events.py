@@ -42,6 +42,8 @@ class Event(StrEnum):
     """Nothing more is asked of this source until somebody acts: wrong password, no rights, wrong address."""
     SOURCE_PAUSED = "source_paused"
     """The source asked to be left alone for `seconds`."""
+    PERMIT_LOST = "permit_lost"
+    """So many open `requests` were ended, because the state could not be told in time that they still are."""
     ROW_UNREADABLE = "row_unreadable"
     """A row of a listing could not be understood; the others were."""
 

@@ -8,7 +8,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -59,6 +59,8 @@ def run_up(settings: Settings, config_path: Path) -> int:
             except _Stopped:
                 return 0
             chores.append(BrokerKeeper(valkey))
+            if valkey.fresh:
+                asyncio.run(_nobody_in_flight(with_broker(settings)))
         told = with_broker(settings)
         environ = launch.environment(config_path, os.environ)
         children = [Child(role, launch.command(role), environ) for role in ("worker", "beat")]
@@ -112,6 +114,16 @@ class CanaryWatch:
             for child in self._children:
                 child.restart(now)
             self._heard = self._clock.now()
+
+
+async def _nobody_in_flight(settings: Settings) -> None:
+    """Spare the very first start the wait for requests of workers that the broker does not know of."""
+    state = RedisState(state_url(settings), settings.archive.namespace, SystemClock())
+    try:
+        with suppress(StateUnavailable):  # gone again: then the wait is a few seconds long
+            await state.nobody_in_flight()
+    finally:
+        await state.aclose()
 
 
 async def last_sign(settings: Settings, pid: int | None) -> datetime | None:

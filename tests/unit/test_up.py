@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from celery import signals
 
+from config.clock import SystemClock
 from storage.state import StateUnavailable
 from storage.state_redis import RedisState
 from tasks import embedded, launch, up
@@ -72,6 +73,35 @@ def test_up_runs_worker_and_scheduler_with_an_embedded_broker(idle: Path) -> Non
     assert found[-1] is not None, "the broker ran beside them"
     assert address(idle / "state") is None, "and was stopped"
     assert {(idle / role).read_text() for role in ("worker", "beat")} == {str(CONFIG.absolute())}
+
+
+def test_only_the_very_first_start_grants_permits_at_once(idle: Path) -> None:
+    """Where no broker ran before no worker can have a request open; at later starts one may be left over."""
+    told = settings(idle / "state", url=None)
+    granted: list[str | None] = []
+
+    async def asked(url: str) -> str | None:
+        state = RedisState(url, told.archive.namespace, SystemClock())
+        try:
+            return await state.acquire("hq", 1)
+        finally:
+            await state.aclose()
+
+    def worker_runs() -> bool:
+        if not (idle / "worker").exists():
+            return False
+        url = address(idle / "state")
+        assert url is not None
+        granted.append(asyncio.run(asked(url)))
+        return True
+
+    for _ in range(2):
+        (idle / "worker").unlink(missing_ok=True)
+        thread = when(worker_runs, "the worker runs")
+        assert run_up(told, CONFIG) == 0
+        thread.join()
+    assert granted[0] is not None
+    assert granted[1] is None
 
 
 def test_up_with_a_broker_of_ones_own_starts_none(idle: Path, valkey: Valkey) -> None:
