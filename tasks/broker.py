@@ -134,7 +134,7 @@ def brief_connection(settings: Settings) -> Connection:
     else:
         options = {"socket_timeout": _BRIEFLY, "socket_connect_timeout": _BRIEFLY, "retry_on_timeout": False}
     return Connection(
-        url,
+        celery_url(url),
         ssl=tls(url) or False,
         transport_options=transport_options(url, settings.archive.namespace) | options,
         connect_timeout=_BRIEFLY,
