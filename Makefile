@@ -1,15 +1,22 @@
-# Two commands do it all: `make demo` shows what callvault does, `make test` proves it.
+# Two commands do it all: `make demo` shows what callvault does, `make test` proves it. `make chaos` breaks it for a while.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types imports cover lock clean
+# How long `make chaos` lets things go wrong, and by which dice; without a seed it takes one and tells it.
+MINUTES ?= 10
+SEED ?=
+
+.PHONY: demo test chaos lint types imports cover lock clean
 
 demo: $(READY)
 	$(BIN)/callvault demo
 
 test: lint cover
+
+chaos: $(READY)
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from tests.chaos.table import broken, table
 
 _CALLS_PER_MINUTE = 540
 _ACTS_PER_SECOND = 0.8
-_SHARE = 0.05
+_SHARE = 0.07
 
 
 def say(line: str) -> None:

@@ -77,6 +77,7 @@ PHONE: dict[str, Wrong] = {
     "JSON where audio should be": Wrong("answer", ("media",), 1, {"body": b'{"error": "busy"}'}),
     "not what this API gives": Wrong("answer", ("list", "detail"), 1, {"body": b"[[[[[[[[{"}),
     "redirect to another origin": Wrong("redirect", ("media",), 1, {"headers": _FOREIGN}),
+    "an answer that lingers": Wrong("linger", ANY, 9),
     "stall": Wrong("stall", ("media",), 1),
     "one byte now and then": Wrong("drip", ("media",), 1),
     "a listing that fails on page seven": Wrong("status", ("list",), 1, {"status": 500, "skip": 6}),
@@ -117,8 +118,8 @@ class Mischief:
         self._broker_busy = False
         light: list[tuple[float, Callable[[], None]]] = [
             (2.0, self._kill_child),
-            (3.0, self._order),
-            (1.2, self._flush),
+            (4.0, self._order),
+            (0.5, self._flush),  # each costs all sources the eight seconds after which no permit is forgotten
             (0.6, self._worker_signal),
             (0.8, self._beat_signal),
             (1.0, self._cut_broker),
@@ -130,8 +131,8 @@ class Mischief:
         ]
         weighty: list[tuple[float, Callable[[], None]]] = [
             (0.5, self._freeze_child),
-            (0.4, self._restart_with_data),
-            (0.4, self._restart_without_data),
+            (0.2, self._restart_with_data),
+            (0.2, self._restart_without_data),
             (0.5, self._half_open),
             (0.4, self._out_of_memory),
             (0.1, self._eviction),
