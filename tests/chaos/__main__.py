@@ -10,9 +10,9 @@ from pathlib import Path
 from tests.chaos.campaign import Campaign, Plan
 from tests.chaos.table import broken, table
 
-_CALLS_PER_MINUTE = 540
+_CALLS_PER_MINUTE = 510
 _ACTS_PER_SECOND = 0.8
-_SHARE = 0.07
+_SHARE = 0.11
 
 
 def say(line: str) -> None:

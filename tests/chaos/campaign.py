@@ -38,7 +38,7 @@ from worker.vendors import vendor_keys
 _TRACE = re.compile(r"^Traceback[^\n]*\n(?:[ \t].*\n|\n)*.*$", re.MULTILINE)
 _TICK = 0.05
 _POLLS_EVERY = 4.0  # seconds; besides what the schedulers send
-_CALM = 300.0  # seconds after which what has not settled never will
+_CALM = 150.0  # seconds without anything settled after which what is left never will
 _IGNORING = 0.7  # from this share of the campaign on, the store ignores If-None-Match
 
 
@@ -177,12 +177,13 @@ class Campaign:
             site.faults.clear()
         self._people.settle_down()
         valkey.flush()  # retries are due hours from now: a flush costs only time, and here it saves it
-        next_word, next_look, left = began + 20, began, True
-        while time.monotonic() < began + _CALM and left:
+        next_word, next_look, left, gives_up = began + 20, began, len(self._people.known), began + _CALM
+        while left and time.monotonic() < gives_up:
             self._tick(fleet)
             if time.monotonic() >= next_look:
                 next_look += 1
-                left = bool(self._unsettled())
+                if (now_left := len(self._unsettled())) < left:
+                    left, gives_up = now_left, time.monotonic() + _CALM
             if time.monotonic() >= next_word:
                 next_word += 20
                 say(f"calm: {self._how_it_goes()}, {len(self._unsettled())} to go")

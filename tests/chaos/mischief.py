@@ -117,10 +117,10 @@ class Mischief:
         self._ledger, self._dice, self._later = ledger, dice, later
         self._broker_busy = False
         light: list[tuple[float, Callable[[], None]]] = [
-            (2.0, self._kill_child),
-            (4.0, self._order),
+            (0.8, self._kill_child),  # each holds a source up until the lease of the dead one's batch is over
+            (2.2, self._order),
             (0.5, self._flush),  # each costs all sources the eight seconds after which no permit is forgotten
-            (0.6, self._worker_signal),
+            (0.5, self._worker_signal),
             (0.8, self._beat_signal),
             (1.0, self._cut_broker),
             (0.8, self._slow_broker),

@@ -68,6 +68,9 @@ class _KeptAlive(WSGIRequestHandler):
     def log_request(self, *args: Any) -> None:
         return
 
+    def send_response(self, code: int, message: str | None = None) -> None:
+        self.send_response_only(code, message)  # werkzeug adds a Date where the application gave none
+
     def connection_dropped(self, error: BaseException, environ: Any = None) -> None:
         self.close_connection = True  # what is left of the request must not be read as the next
 

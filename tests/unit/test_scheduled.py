@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,43 +15,11 @@ from storage.errors import StoreUnavailable
 from storage.sidecar import GapReason
 from storage.state import Attempt, StateUnavailable
 from tests.support.bench import NOW, Bench, make_bench
+from tests.support.message_queue import Queue
 from worker.chain import Chain
 from worker.errors import BadAnswer, GiveUp, Retry, StopSource
-from worker.handover import archive_batch
 from worker.model import Window
-from worker.outcome import Report
-from worker.polling import Polled, backfill, backfill_note, poll
-
-
-@dataclass
-class Queue:
-    """What was sent, and a worker that carries it out."""
-
-    bench: Bench
-    batches: deque[str] = field(default_factory=deque)
-    again: list[dict[str, str]] = field(default_factory=list)
-    backfills: list[tuple[str, str]] = field(default_factory=list)
-    reports: list[Report | None] = field(default_factory=list)
-
-    def send(self, source: str, batch: str) -> None:
-        assert source == "hq"
-        self.batches.append(batch)
-
-    async def poll(self) -> Polled:
-        return await poll(
-            self.bench.services, self.bench.source, self.send, lambda _, a, b: self.backfills.append((a, b))
-        )
-
-    async def archive(self, batch: str) -> Report | None:
-        report = await archive_batch(
-            self.bench.services, self.bench.source, batch, self.send, lambda _, words: self.again.append(words)
-        )
-        self.reports.append(report)
-        return report
-
-    async def work_off(self) -> None:
-        while self.batches:
-            await self.archive(self.batches.popleft())
+from worker.polling import Polled, backfill, backfill_note
 
 
 @pytest.fixture
