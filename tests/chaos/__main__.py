@@ -3,6 +3,7 @@
 import argparse
 import os
 import secrets
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -31,6 +32,7 @@ def main() -> int:
     seed = secrets.randbelow(10**6) if told.seed is None else told.seed
     for name in [n for n in os.environ if n.startswith(("AWS_", "CALLVAULT_"))]:
         del os.environ[name]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through all that has to be ended on the way
     plan = Plan(seed, told.minutes, int(told.minutes * _CALLS_PER_MINUTE), _ACTS_PER_SECOND, _SHARE, heavy=True)
     say(f"seed {seed}, {told.minutes:g} minutes of faults")
     with tempfile.TemporaryDirectory(prefix="callvault-chaos-") as temporary:
