@@ -36,7 +36,7 @@ if __name__ == "__main__":
     whole = sys.argv[1] == "parent"
     name, book, *options = sys.argv[2:] if whole else sys.argv[1:]
     deadly(name, Path(book), parent=whole)
-    worker.handover.BATCH_LEASE = 2.0  # seconds until the dead one's batch is taken over, and signs to match
+    worker.handover.BATCH_LEASE = 5.0  # seconds until the dead one's batch is taken over, and signs to match
     worker.batch._LOOK_EVERY = 0.1
     app.conf.worker_lost_wait = 0.5
     sys.exit(app.start(["--quiet", "worker", "--without-mingle", "--without-gossip", *options]))
