@@ -31,6 +31,16 @@ class Lock:
         compliance = LockMode.COMPLIANCE in (self.mode, other.mode)
         return Lock(LockMode.COMPLIANCE if compliance else LockMode.GOVERNANCE, max(self.until, other.until))
 
+    def on(self, standing: "Lock | None") -> "Lock":
+        """Return what a version that has this lock standing is to carry: its own mode, the later date.
+
+        Changing the mode of a lock, even to the stronger one, takes the right to bypass locks, which callvault must
+        not have.
+        """
+        if standing is None:
+            return self
+        return Lock(standing.mode, max(self.until, standing.until))
+
 
 def no_object_lock(bucket: str, key: str = "") -> NoObjectLock:
     """Return the error for a bucket that can lock nothing although the configuration has a mode."""

@@ -92,17 +92,18 @@ class MemoryStore:
     async def lock_of(self, key: str, version_id: str | None) -> Lock | None:
         """Return the lock of a version; None without one. ObjectMissing."""
         await asyncio.sleep(0)
-        return self.versions[key][self._place(key, version_id)].lock
+        place = self._place(key, version_id)
+        return self.versions[key][place].lock
 
     async def extend_lock(self, key: str, version_id: str | None, lock: Lock) -> Lock:
-        """Have a version carry at least this lock, and return the one it carries. ObjectMissing."""
+        """Have a version locked at least until that date, and return its lock. ObjectMissing."""
         await asyncio.sleep(0)
         place = self._place(key, version_id)
         found = self.versions[key][place]
-        joined = lock.joined(found.lock)
-        self._must_lock(key, joined)
-        self.versions[key][place] = replace(found, lock=joined)
-        return joined
+        wanted = lock.on(found.lock)
+        self._must_lock(key, wanted)
+        self.versions[key][place] = replace(found, lock=wanted)
+        return wanted
 
     async def head(self, key: str) -> ObjectInfo | None:
         """Return what is known of the current object; None when there is none."""

@@ -119,8 +119,8 @@ class RetentionFacts(_Model):
 class ArchiveFacts(_Model):
     """When and how it was archived, and how long it is kept.
 
-    `lock_mode` is the lock that media and sidecar were seen to carry; null where there is none, also because the
-    promise was over before anything was written.
+    `lock_mode` is the lock that the media were seen to carry; null where there is none, also because the promise was
+    over before anything was written.
     """
 
     archived_at: UtcTime

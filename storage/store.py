@@ -156,9 +156,9 @@ class ArchiveStore(Protocol):
         ...
 
     async def extend_lock(self, key: str, version_id: str | None, lock: Lock) -> Lock:
-        """Have a version carry at least this lock, as a write does, and return the one it carries. ObjectMissing.
+        """Have a version locked at least until that date, and return the lock it carries then. ObjectMissing.
 
-        What stands is never shortened and never weakened: the stronger mode and the later date are kept.
+        What stands is never shortened, and keeps its mode: to change that takes a right which callvault must not have.
         """
         ...
 

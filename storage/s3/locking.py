@@ -45,21 +45,33 @@ async def standing(transport: Transport, key: str, version_id: str | None) -> Lo
 
 
 async def secure(transport: Transport, key: str, version_id: str | None, lock: Lock, can: Capabilities) -> Lock:
-    """See to it that a version carries at least this lock, and return the one it carries. LockMissing where not."""
+    """See to it that a version just written carries its lock, and return what it carries. LockMissing where not."""
+    found = await extended(transport, key, version_id, lock, can)
+    if not found.covers(lock):
+        raise _missing(key, version_id, lock, found)
+    return found
+
+
+async def extended(transport: Transport, key: str, version_id: str | None, lock: Lock, can: Capabilities) -> Lock:
+    """Have a version locked at least until that date, and return its lock; the mode of one that stands, stays."""
     found = await standing(transport, key, version_id)
-    if found is not None and found.covers(lock):
-        return found
-    wanted = lock.joined(found)
+    wanted = lock.on(found)
+    if found == wanted:
+        return wanted
     await _retain(transport, key, version_id, wanted, can)
     found = await standing(transport, key, version_id)
-    if found is not None and found.covers(wanted):
-        return found
-    stands = f"{found.mode} until {_text(found.until)}" if found else "none"
-    asked = f"{wanted.mode} until {_text(wanted.until)}"
+    if found is None or not found.covers(wanted):
+        raise _missing(key, version_id, wanted, found)
+    return found
+
+
+def _missing(key: str, version_id: str | None, lock: Lock, found: Lock | None) -> LockMissing:
+    asked, stands = (f"{it.mode} until {_text(it.until)}" if it else "no lock" for it in (lock, found))
     log.error(Event.LOCK_MISSING, key=key, version=version_id, asked=asked, found=stands)
-    raise LockMissing(
-        f"{key} (version {version_id}) should be locked, {asked}, and the store has {stands}, also after it was asked"
-        " again: it takes locks and does not keep them. Nothing more is archived into this bucket until it does",
+    return LockMissing(
+        f"{key} (version {version_id}) should be locked, {asked}, and the store has {stands} after all: it takes locks"
+        " and does not keep them. It counts as not archived; find out what the store does with x-amz-object-lock"
+        " headers and PutObjectRetention",
         key,
     )
 

@@ -23,7 +23,7 @@ from storage.metadata import checked
 from storage.s3 import listing, upload
 from storage.s3.address import address_of
 from storage.s3.answers import http_date
-from storage.s3.locking import lock_headers, secure, standing
+from storage.s3.locking import extended, lock_headers, secure, standing
 from storage.s3.probe import probe
 from storage.s3.refusals import Operation
 from storage.s3.signing import Signer
@@ -130,8 +130,8 @@ class S3Store:
         return await standing(self._transport, key, version_id)
 
     async def extend_lock(self, key: str, version_id: str | None, lock: Lock) -> Lock:
-        """Have a version carry at least this lock; return the one it carries. ObjectMissing, LockMissing."""
-        return await secure(self._transport, key, version_id, lock, await self.ensure_probed())
+        """Have a version locked at least until that date; return its lock. ObjectMissing, LockMissing."""
+        return await extended(self._transport, key, version_id, lock, await self.ensure_probed())
 
     async def head(self, key: str) -> ObjectInfo | None:
         """Return size, time, version and metadata; None for a missing object (or bucket: HEAD does not say)."""
