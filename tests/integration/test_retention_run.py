@@ -9,14 +9,20 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from celery import signals
+from pydantic import SecretStr
 
-from config.settings import Archive
+from config.load import load
+from config.settings import Archive, Broker
+from tasks import process
 from tests.integration.conftest import MakeSite
 from tests.support.audio import wav
 from tests.support.s3 import eyes, new_bucket
 from tests.support.simulator import Call
 from tests.support.site import Site
+from tests.support.valkey import Valkey
 from tests.support.xivo import SimulatedXivo
+from worker.vendors import vendor_keys
 
 FIVE_MIB = 5 * 1024 * 1024
 YESTERDAY = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=20)
@@ -170,6 +176,25 @@ def test_a_bucket_that_cannot_lock_is_refused(make_site: MakeSite, server: str) 
     assert result.exit_code == 4
     (bucket,) = [row for row in json.loads(result.stdout)["checks"] if row["what"].startswith("bucket")]
     assert (bucket["ok"], bucket["detail"]) == (False, sentence)
+
+
+def test_up_and_worker_refuse_it_with_2(
+    make_site: MakeSite, s3: str, valkey: Valkey, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is started, or as soon as a worker is ready: systemd must not start them again and again."""
+    site = site_of(make_site, new_bucket(s3), "governance")
+    monkeypatch.setattr("tasks.cli.serve.run_up", lambda *_: 0)
+    result = site.callvault("up")
+    assert (result.exit_code, "has no Object Lock" in result.output) == (2, True)
+    told = load(site.config, vendor_keys(), site.environ).model_copy(
+        update={"broker": Broker(url=SecretStr(valkey.url))}
+    )
+    monkeypatch.setattr(process, "_settings", told)
+    with pytest.raises(SystemExit) as caught:
+        signals.worker_ready.send(sender=None)
+    assert (caught.value.code, "has no Object Lock" in capsys.readouterr().err) == (2, True)
+    site.retention = ""
+    assert site.callvault("up").exit_code == 0
 
 
 def test_check_says_that_recordings_are_locked(make_site: MakeSite, server: str) -> None:

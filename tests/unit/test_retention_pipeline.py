@@ -1,5 +1,7 @@
 """A recording under a policy: the sidecar says what was promised, and everything that is written is locked."""
 
+from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -7,14 +9,16 @@ from typing import Any
 import pytest
 
 from config.retention import LockMode, Period, Retention, Rule
-from storage.errors import LockMissing, ObjectMissing
+from storage.errors import LockMissing, NoObjectLock, ObjectMissing
 from storage.keys import rid, utc_date
 from storage.lock import Lock
 from storage.memory import MemoryStore
 from storage.sidecar import GapReason
+from storage.store import Capabilities
 from tests.support.audio import wav
 from tests.support.bench import NOW, Bench, make_bench
 from tests.support.clock import FakeClock
+from worker.checking import check_bucket, refuse_unlockable
 from worker.gaps import write_gap, write_unreadable
 from worker.model import ClaimedHash, Recording, Unreadable
 from worker.outcome import Fate, Outcome
@@ -239,3 +243,22 @@ async def test_a_gap_without_a_time_counts_from_now(bench: Bench) -> None:
     """A row that nobody can read is kept from the day on which it was put on record."""
     await write_unreadable(bench.services, bench.desk, Unreadable("x", "no start", {}))
     assert list(locks(bench).values()) == [[Lock(LockMode.GOVERNANCE, datetime(2033, 3, 5, 12, tzinfo=UTC))]]
+
+
+@pytest.mark.parametrize(("object_lock", "ok"), [(True, True), (None, True), (False, False)])
+async def test_what_is_found_of_a_bucket(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, object_lock: bool | None, ok: bool
+) -> None:
+    """One whose setting cannot be read is taken, with a remark; one that cannot lock is refused."""
+    can = replace(await bench.store.ensure_probed(), object_lock=object_lock)
+
+    async def probed(*_: str) -> Capabilities:
+        return can
+
+    monkeypatch.setattr(bench.store, "probe", probed)
+    monkeypatch.setattr(bench.store, "ensure_probed", probed)
+    finding = await check_bucket(bench.services)
+    assert finding.ok is ok
+    assert any("could not be read" in warning for warning in finding.warnings) is (object_lock is None)
+    with nullcontext() if ok else pytest.raises(NoObjectLock, match="bucket calls has no Object Lock"):
+        await refuse_unlockable(bench.services.settings, bench.store)
