@@ -172,6 +172,7 @@ def test_a_bucket_that_cannot_lock_is_refused(make_site: MakeSite, server: str) 
     assert "has no Object Lock" in sentence
     assert "--object-lock-enabled-for-bucket" in sentence
     assert site.listing() == []
+    assert site.run("--from", "2020-01-01", "--to", "2020-01-02")[0] == 4, "also where there is nothing to archive"
     result = site.callvault("check", "--json")
     assert result.exit_code == 4
     (bucket,) = [row for row in json.loads(result.stdout)["checks"] if row["what"].startswith("bucket")]
