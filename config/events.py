@@ -26,6 +26,8 @@ class Event(StrEnum):
     """One of them ended by itself; it is started again in `again_in_seconds`."""
     WORKER_SILENT = "worker_silent"
     """No canary was consumed since `since`, although the broker answers: worker and scheduler are started anew."""
+    WORKER_UNWATCHED = "worker_unwatched"
+    """A worker could not enter itself in `state_dir`, so that nobody asks whether it works; `detail` says why."""
     STOPPING = "stopping"
     """`up` was told to stop, by `signal`."""
 
@@ -40,6 +42,8 @@ class Event(StrEnum):
     """Nothing more is asked of this source until somebody acts: wrong password, no rights, wrong address."""
     SOURCE_PAUSED = "source_paused"
     """The source asked to be left alone for `seconds`."""
+    PERMIT_LOST = "permit_lost"
+    """So many open `requests` were ended, because the state could not be told in time that they still are."""
     ROW_UNREADABLE = "row_unreadable"
     """A row of a listing could not be understood; the others were."""
 

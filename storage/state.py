@@ -70,15 +70,33 @@ class Lease(Claim, Protocol):
         ...
 
 
+PERMIT_LIFE = 8.0
+"""Seconds for which a permit holds unrenewed, by the state's own clock. One number, two uses:
+
+Who holds a permit and cannot renew it has ended its request before it lapses (`worker.limits`). So no permit of
+earlier is in use any more once so much time has passed, and a state that was lost, by a flush, a restart or a
+failover, grants no new one for exactly so long: by then all who hold one have told it again, or have stopped.
+
+Shorter, and a short absence of the state would end transfers that were going well; longer, and every loss of the
+state, and every worker that dies, would cost its sources that much more time.
+"""
+
+
 class Permits(Protocol):
     """Caps and pace of the requests to each source, over all who share this state."""
 
     async def acquire(self, source: str, limit: int) -> str | None:
-        """Take one of `limit` permits and return its token; None when all are taken. Lapses after 60 s unrenewed."""
+        """Take one of `limit` permits and return its token. It lapses `PERMIT_LIFE` after its last renewal.
+
+        None when all are taken, and for `PERMIT_LIFE` after what was known of them was lost.
+        """
         ...
 
-    async def renew(self, source: str, tokens: Iterable[str]) -> None:
-        """Extend permits that are still in use."""
+    async def renew(self, source: str, tokens: Iterable[str]) -> frozenset[str]:
+        """Extend permits that are still in use, and return those that lapsed: their places may be taken.
+
+        A state that has just been lost takes its holders' word for it.
+        """
         ...
 
     async def release(self, source: str, token: str) -> None:

@@ -112,8 +112,9 @@ class LocalState:
         permits.add(token)
         return token
 
-    async def renew(self, source: str, tokens: Iterable[str]) -> None:
-        """Do nothing: permits of one process do not lapse."""
+    async def renew(self, source: str, tokens: Iterable[str]) -> frozenset[str]:
+        """Return those that were never given out: permits of one process do not lapse."""
+        return frozenset(tokens) - self._of(source).permits
 
     async def release(self, source: str, token: str) -> None:
         """Give a permit back."""

@@ -14,12 +14,12 @@ from redis.exceptions import NoPermissionError
 
 from config.clock import Clock
 from storage import state_scripts as lua
-from storage.state import Attempt, Pause, StateRefused, StateUnfit
+from storage.state import PERMIT_LIFE, Attempt, Pause, StateRefused, StateUnfit
 from storage.state_fitness import judge
 from storage.state_records import attempt_from_text, attempt_text, from_micros, to_micros
 from storage.state_server import Server
 
-_PERMIT_MS = 60_000
+_PERMIT_MS = round(PERMIT_LIFE * 1000)
 _DAY_MS = 24 * 3600 * 1000
 _FENCE_MS = 7 * _DAY_MS  # far longer than any lease; the next fence is seeded from the clock
 _HELD_MS = _DAY_MS  # a remembered day is read from the bucket again once a day
@@ -61,8 +61,9 @@ class RedisLease(RedisClaim):
 class RedisState:
     """Implements `storage.state.State`.
 
-    `url` and the options are those of `storage.state_server.Server`; StateRefused when they name no
-    server. Opens no connection before the first call; use it in one event loop.
+    `url` and the options are those of `storage.state_server.Server`; StateRefused when they name no server. Opens no
+    connection before the first call; use it in one event loop. `grace` is for how many seconds no permit is granted
+    after they were lost; less than `PERMIT_LIFE` is right only where no request can be open then.
     """
 
     def __init__(
@@ -70,8 +71,11 @@ class RedisState:
         url: str,
         namespace: str,
         clock: Clock,
+        *,
+        grace: float = PERMIT_LIFE,
         **options: Any,
     ) -> None:
+        self._grace_ms = round(grace * 1000)
         self._server = Server(url, **options)
         self._prefix = f"callvault:{namespace}:"
         self._clock = clock
@@ -92,14 +96,19 @@ class RedisState:
         return RedisClaim(self._server, key, token, ttl_ms) if taken else None
 
     async def acquire(self, source: str, limit: int) -> str | None:
-        """Take one of `limit` permits; None when all are taken. Lapses after 60 s unrenewed."""
-        token = secrets.token_hex(16)
-        taken = await self._server.run(lua.ACQUIRE, [self._key("permits", source)], token, limit, _PERMIT_MS)
+        """Take one of `limit` permits; None when all are taken, or may be taken by who has not said so yet."""
+        token, keys = secrets.token_hex(16), [self._key("permits", source), self._key("permits-since")]
+        taken = await self._server.run(lua.ACQUIRE, keys, token, limit, _PERMIT_MS, self._grace_ms)
         return token if taken else None
 
-    async def renew(self, source: str, tokens: Iterable[str]) -> None:
-        """Extend permits that are still in use."""
-        await self._server.run(lua.RENEW_PERMITS, [self._key("permits", source)], _PERMIT_MS, *tokens)
+    async def renew(self, source: str, tokens: Iterable[str]) -> frozenset[str]:
+        """Extend permits that are still in use, and return those that lapsed."""
+        keys = [self._key("permits", source), self._key("permits-since")]
+        return frozenset(await self._server.run(lua.RENEW_PERMITS, keys, _PERMIT_MS, self._grace_ms, *tokens))
+
+    async def nobody_in_flight(self) -> None:
+        """Have permits granted at once, for whoever knows that no worker of this archive has a request open."""
+        await self._server.run(lua.NOBODY_IN_FLIGHT, [self._key("permits-since")])
 
     async def release(self, source: str, token: str) -> None:
         """Give a permit back."""

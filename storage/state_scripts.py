@@ -49,10 +49,39 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 return 1
 """
 
-ACQUIRE = (
+_RUN = """
+local told = redis.pcall('INFO', 'server')
+local run = type(told) == 'string' and string.match(told, 'run_id:(%x+)') or 'unknown'
+"""
+
+_KNOWS_ALL = (
     _NOW
+    + _RUN
     + """
--- KEYS: permits. ARGV: token, limit, lapse in ms. Returns 1, or 0 when all are taken.
+local function knows_all(key, grace)
+  local since = tonumber(redis.call('HGET', key, run))
+  if not since or since > millis then
+    redis.call('DEL', key)
+    redis.call('HSET', key, run, plain(millis))
+    since = millis
+  end
+  return millis - since >= tonumber(grace)
+end
+"""
+)
+"""Tells whether every permit in use is in this state: it is not while the server runs on less than it was told.
+
+The marker holds since when, under the server's own id of its run: a flush takes the marker away, and a restart, with
+its data, without them or with those of a minute ago, or a failover to a replica that lags behind, makes another id.
+Where INFO may not be used (`+info`) only a flush and a restart without data are noticed. A clock that was set back
+begins anew.
+"""
+
+ACQUIRE = (
+    _KNOWS_ALL
+    + """
+-- KEYS: permits, marker. ARGV: token, limit, life in ms, grace in ms. Returns 1, or 0 when all are, or may be, taken.
+if not knows_all(KEYS[2], ARGV[4]) then return 0 end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', plain(millis))
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
 redis.call('ZADD', KEYS[1], plain(millis + ARGV[3]), ARGV[1])
@@ -62,11 +91,29 @@ return 1
 )
 
 RENEW_PERMITS = (
-    _NOW
+    _KNOWS_ALL
     + """
--- KEYS: permits. ARGV: lapse in ms, tokens. A permit that is gone stays gone: its place may be taken.
-for i = 2, #ARGV do redis.call('ZADD', KEYS[1], 'XX', plain(millis + ARGV[1]), ARGV[i]) end
-return redis.call('PEXPIRE', KEYS[1], ARGV[1])
+-- KEYS: permits, marker. ARGV: life in ms, grace in ms, tokens. Returns the tokens that lapsed. They stay lapsed, for
+-- their places may be taken; but while nothing is granted, what is not known was forgotten, and is written down again.
+local forgotten, lapsed = not knows_all(KEYS[2], ARGV[2]), {}
+for i = 3, #ARGV do
+  if forgotten or redis.call('ZSCORE', KEYS[1], ARGV[i]) then
+    redis.call('ZADD', KEYS[1], plain(millis + ARGV[1]), ARGV[i])
+  else
+    lapsed[#lapsed + 1] = ARGV[i]
+  end
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return lapsed
+"""
+)
+
+NOBODY_IN_FLIGHT = (
+    _RUN
+    + """
+-- KEYS: marker.
+redis.call('DEL', KEYS[1])
+return redis.call('HSET', KEYS[1], run, '0')
 """
 )
 

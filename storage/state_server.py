@@ -5,6 +5,7 @@ redis+socket:// and the sentinel:// of `config.sentinel`. No message from here h
 user name, a password or a URL's query.
 """
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -135,6 +136,8 @@ class Server:
 
     @contextmanager
     def _translated(self, key: str | int) -> Iterator[None]:
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
         try:
             yield
         except UnicodeDecodeError as error:
@@ -155,6 +158,9 @@ class Server:
                 ) from error
             told = _STAYS[code].format(words=words, key=key)
             raise StateRefused(f"the state server {self.address} {told}") from error
+        # Python 3.11's wait_for, by which redis-py sends, forgets a cancellation that comes while it ends
+        if task and task.cancelling() > cancelled:
+            raise asyncio.CancelledError
 
 
 def _pool(url: str, settings: dict[str, Any]) -> BlockingConnectionPool:

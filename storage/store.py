@@ -198,6 +198,10 @@ class ArchiveStore(Protocol):
         """Try out what the store does, on objects below `prefix` that are removed again, versions included."""
         ...
 
+    async def try_write(self, prefix: str) -> None:
+        """Prove that bytes can be written below `prefix`, and leave nothing, in a bucket that locks objects either."""
+        ...
+
     async def aclose(self) -> None:
         """Close connections. The store is not used after this."""
         ...

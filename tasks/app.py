@@ -17,12 +17,14 @@ from config.events import Event
 from config.logs import configure_logging, get_logger
 from tasks import fitness, process, transport
 from tasks.celery_settings import celery_settings
+from tasks.hearing import Hearing
 from tasks.stopping import FLAG
 
 LOG_LEVEL = "CALLVAULT_LOG_LEVEL"
 """The variable that says how much is logged: debug, info, warning or error."""
 
 log = get_logger()
+_hearing = Hearing()
 
 
 class Loader(BaseLoader):
@@ -49,6 +51,18 @@ def _log_our_way(**_: object) -> None:
 def _arm(**_: object) -> None:
     """Make the flag that pool processes inherit, before the first of them is forked."""
     FLAG.arm()
+
+
+@signals.worker_init.connect
+def _enrol(sender: Any = None, **_: object) -> None:
+    """Enter this worker where `callvault health` looks, and have it listen to its own queue, too."""
+    if worker := process.take_place(sender.hostname):
+        _hearing.open(app, process.settings(), worker)
+
+
+@signals.task_received.connect
+def _mark_calls(sender: Any = None, request: Any = None, **_: object) -> None:
+    _hearing.mark(sender, request)
 
 
 @signals.worker_shutting_down.connect

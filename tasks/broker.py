@@ -6,6 +6,7 @@ import ssl
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from kombu import Connection
 from pydantic import SecretStr
 
 from config.sentinel import is_sentinel, read_sentinels
@@ -15,6 +16,7 @@ from tasks import embedded
 VISIBILITY_TIMEOUT = 3600
 """Seconds after which Redis hands a message that nobody acknowledged to another worker."""
 
+_BRIEFLY = 4  # seconds for each step of a brief connection
 _REDIS = ("redis", "rediss", "redis+socket", "sentinel")
 _RABBITMQ = ("amqp", "amqps")
 
@@ -119,6 +121,24 @@ def _sentinel_options(url: str) -> dict[str, Any]:
     told = read_sentinels(url)
     asking = {"socket_timeout": 5, "socket_connect_timeout": 5, **told.sentinel_login}
     return {"master_name": told.master_name, "sentinel_kwargs": asking}
+
+
+def brief_connection(settings: Settings) -> Connection:
+    """Return a connection, not open yet, for somebody who has a few seconds. The settings are those of `with_broker`.
+
+    What a worker waits for patiently, such as a server that takes connections and then says nothing, is given up.
+    """
+    url = broker_url(settings)
+    if _scheme(url) in _RABBITMQ:
+        options: dict[str, Any] = {"read_timeout": _BRIEFLY, "write_timeout": _BRIEFLY}
+    else:
+        options = {"socket_timeout": _BRIEFLY, "socket_connect_timeout": _BRIEFLY, "retry_on_timeout": False}
+    return Connection(
+        celery_url(url),
+        ssl=tls(url) or False,
+        transport_options=transport_options(url, settings.archive.namespace) | options,
+        connect_timeout=_BRIEFLY,
+    )
 
 
 def queue_prefix(url: str, namespace: str) -> str:

@@ -13,13 +13,15 @@ from kombu import Exchange, Queue
 from config.settings import Settings
 from tasks.broker import VISIBILITY_TIMEOUT, broker_url, celery_url, queue_prefix, tls, transport_options
 from tasks.loop import DEADLINE
-from tasks.names import ARCHIVE, ARCHIVE_QUEUE, BACKFILL, DEFAULT_QUEUE, POLL, POLL_QUEUE, QUEUES
+from tasks.names import ARCHIVE, ARCHIVE_QUEUE, BACKFILL, DEFAULT_QUEUE, OWN_QUEUE, POLL, POLL_QUEUE, QUEUES
 from tasks.schedule import beat_schedule
 
 SOFT_LIMIT = 1640
 HARD_LIMIT = 1700
 """Seconds after which Celery interrupts a task and then kills its process: the second and third line behind the
 deadline of `tasks.loop`. A task that outlived the visibility timeout would run twice at once."""
+
+_OWN_QUEUE_LASTS = 600.0  # seconds without a listener; a broker that restarts is back before
 
 assert DEADLINE < SOFT_LIMIT < HARD_LIMIT < VISIBILITY_TIMEOUT / 2  # noqa: S101 - relations between constants
 
@@ -61,7 +63,14 @@ def celery_settings(settings: Settings, now: datetime) -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         "worker_send_task_events": False,
-        "imports": ("tasks.poll", "tasks.archive", "tasks.backfill", "tasks.canary", "tasks.housekeeping"),
+        "imports": (
+            "tasks.poll",
+            "tasks.archive",
+            "tasks.backfill",
+            "tasks.canary",
+            "tasks.housekeeping",
+            "tasks.rollcall",
+        ),
         "enable_utc": True,
         "timezone": "UTC",
         "beat_schedule": beat_schedule(settings, now),
@@ -69,6 +78,16 @@ def celery_settings(settings: Settings, now: datetime) -> dict[str, Any]:
         "beat_scheduler": "celery.beat:Scheduler",
         "beat_max_loop_interval": 30,
     }
+
+
+def own_queue(settings: Settings, worker: str) -> Queue:
+    """Return the queue of one worker, where `tasks.calling` asks it whether it works.
+
+    Of a worker that is gone nothing stays: RabbitMQ removes a queue nobody listens to, and in Redis there is no more
+    of it than the message that waits, since it is bound to no exchange.
+    """
+    name = f"{queue_prefix(broker_url(settings), settings.archive.namespace)}{OWN_QUEUE}{worker}"
+    return Queue(name, Exchange(""), routing_key=name, expires=_OWN_QUEUE_LASTS)
 
 
 def _queue(name: str, prefix: str) -> Queue:

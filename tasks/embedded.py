@@ -73,6 +73,7 @@ class EmbeddedValkey:
         self._binary = binary
         self._password = secrets.token_hex(32)
         self._port = 0
+        self._fresh = False
         self._lock: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -80,6 +81,11 @@ class EmbeddedValkey:
     def url(self) -> str:
         """The URL, password included, for Celery and for redis-py."""
         return f"redis://:{self._password}@127.0.0.1:{self._port}/0"
+
+    @property
+    def fresh(self) -> bool:
+        """Tell whether no broker ever ran in this folder before this one was started."""
+        return self._fresh
 
     @property
     def log_file(self) -> Path:
@@ -90,6 +96,7 @@ class EmbeddedValkey:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._take_lock()
+            self._fresh = not (self._folder / _CONFIG).exists()
         except OSError as error:
             raise EmbeddedError(
                 f"{self._folder} cannot be used ({error.strerror}): "

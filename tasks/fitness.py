@@ -8,7 +8,6 @@ A bucket that can lock nothing, although the policy wants locks, is refused in t
 import asyncio
 import sys
 
-from kombu import Connection
 from kombu.exceptions import OperationalError
 
 from config.clock import SystemClock
@@ -19,7 +18,7 @@ from storage.errors import NoObjectLock, StoreError
 from storage.s3.store import S3Store
 from storage.state import StateUnavailable, StateUnfit
 from storage.state_redis import RedisState
-from tasks.broker import BrokerError, broker_url, redis_urls, tls, transport_options
+from tasks.broker import BrokerError, brief_connection, broker_url, redis_urls
 from worker.checking import refuse_unlockable
 
 EXIT_CODE = 2
@@ -49,9 +48,7 @@ async def ask_servers(settings: Settings) -> list[str]:
 
 
 def _connect(settings: Settings) -> None:
-    url = broker_url(settings)
-    options = transport_options(url, settings.archive.namespace)
-    with Connection(url, ssl=tls(url) or False, transport_options=options, connect_timeout=5) as connection:
+    with brief_connection(settings) as connection:
         try:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=_PATIENCE)
         except OperationalError as error:

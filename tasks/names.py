@@ -5,9 +5,12 @@ ARCHIVE = "callvault.archive"
 BACKFILL = "callvault.backfill"
 CANARY = "callvault.canary"
 HOUSEKEEPING = "callvault.housekeeping"
-TASKS = (POLL, ARCHIVE, BACKFILL, CANARY, HOUSEKEEPING)
+ROLLCALL = "callvault.rollcall"
+TASKS = (POLL, ARCHIVE, BACKFILL, CANARY, HOUSEKEEPING, ROLLCALL)
 
 POLL_QUEUE = "poll"
 ARCHIVE_QUEUE = "archive"
 DEFAULT_QUEUE = "default"
 QUEUES = (DEFAULT_QUEUE, POLL_QUEUE, ARCHIVE_QUEUE)
+OWN_QUEUE = "worker."
+"""What the name of one worker's own queue begins with; its id follows."""

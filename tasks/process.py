@@ -20,6 +20,7 @@ from storage.state_redis import RedisState
 from tasks.broker import state_url, with_broker
 from tasks.liveness import singing
 from tasks.loop import Loop, Unfinished
+from tasks.roster import Place, enrol
 from tasks.stopping import FLAG
 from worker.handover import RECORDING_SECONDS
 from worker.runtime import Services, make_services
@@ -34,6 +35,7 @@ log = get_logger()
 _loop = Loop(FLAG)
 _settings: Settings | None = None
 _services: Services | None = None
+_place: Place | None = None  # taken by the worker's main process; those forked from it go by its name
 
 
 def settings() -> Settings:
@@ -45,6 +47,22 @@ def settings() -> Settings:
     if _settings is None:
         _settings = with_broker(load(find_config(None, os.environ), vendor_keys(), os.environ))
     return _settings
+
+
+def take_place(node: str) -> str | None:
+    """Enter this worker on the machine's roster and return its id; None, after a line in the log, where it cannot."""
+    global _place  # noqa: PLW0603 - one per process is the point
+    try:
+        _place = enrol(settings(), node, SystemClock().now())
+    except OSError as error:
+        log.error(Event.WORKER_UNWATCHED, detail=f"{error.filename}: {error.strerror}")
+        return None
+    return _place.worker.id
+
+
+def worker_id() -> str | None:
+    """Return the id of the worker that this process belongs to; None where it belongs to none."""
+    return _place.worker.id if _place else None
 
 
 def configured(name: object) -> Source | None:
@@ -74,7 +92,7 @@ def perform(work: Callable[[Services], Awaitable[T]]) -> T:
 
     async def with_services() -> T:
         services = _open()
-        async with singing(services.state, services.clock):
+        async with singing(services.state, services.clock, worker_id()):
             return await work(services)
 
     try:

@@ -8,9 +8,11 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
+
+from kombu.exceptions import OperationalError
 
 from config.clock import Clock, SystemClock
 from config.events import Event
@@ -20,8 +22,10 @@ from storage.state import StateUnavailable
 from storage.state_redis import RedisState
 from tasks import launch
 from tasks.broker import state_url, with_broker
+from tasks.calling import call
 from tasks.embedded import EmbeddedError, EmbeddedValkey
 from tasks.liveness import last_song
+from tasks.roster import at_work
 from tasks.supervisor import Child, Supervisor, noted_signals
 
 SILENT = timedelta(minutes=5)
@@ -55,10 +59,13 @@ def run_up(settings: Settings, config_path: Path) -> int:
             except _Stopped:
                 return 0
             chores.append(BrokerKeeper(valkey))
+            if valkey.fresh:
+                asyncio.run(_nobody_in_flight(with_broker(settings)))
         told = with_broker(settings)
         environ = launch.environment(config_path, os.environ)
         children = [Child(role, launch.command(role), environ) for role in ("worker", "beat")]
-        chores.append(CanaryWatch(children, lambda: asyncio.run(_last_song(told)), SystemClock()))
+        worker = children[0]
+        chores.append(CanaryWatch(children, lambda: asyncio.run(last_sign(told, worker.pid)), SystemClock()))
         Supervisor(children, signals, chores).run()
     return 0
 
@@ -80,7 +87,9 @@ class BrokerKeeper:
 
 
 class CanaryWatch:
-    """Restarts the children when no canary was consumed for `SILENT`, although the state can be reached."""
+    """Restarts the children when no canary was taken, or none by their own worker, for `SILENT`, although the state and
+    the broker can be reached.
+    """
 
     def __init__(self, children: Sequence[Child], listen: Callable[[], datetime | None], clock: Clock) -> None:
         self._children = children
@@ -107,9 +116,30 @@ class CanaryWatch:
             self._heard = self._clock.now()
 
 
-async def _last_song(settings: Settings) -> datetime | None:
+async def _nobody_in_flight(settings: Settings) -> None:
+    """Spare the very first start the wait for requests of workers that the broker does not know of."""
     state = RedisState(state_url(settings), settings.archive.namespace, SystemClock())
     try:
-        return await last_song(state)
+        with suppress(StateUnavailable):  # gone again: then the wait is a few seconds long
+            await state.nobody_in_flight()
     finally:
         await state.aclose()
+
+
+async def last_sign(settings: Settings, pid: int | None) -> datetime | None:
+    """Return the older of two: when the canary last sang, and when the worker of that process last answered a call.
+
+    Calls it again, for the next look. StateUnavailable when broker or state are away.
+    """
+    clock = SystemClock()
+    state = RedisState(state_url(settings), settings.archive.namespace, clock)
+    try:
+        song = await last_song(state)
+        ours = [worker for worker in at_work(settings) if worker.pid == pid]
+        heard = await call(settings, state, clock, ours, patience=0)
+    except OperationalError as error:
+        raise StateUnavailable(f"the broker takes no calls ({error})") from error
+    finally:
+        await state.aclose()
+    signs = [song, *(found.answer.at if found.answer and not found.answer.deaf else None for found in heard)]
+    return min(known) if len(known := [at for at in signs if at]) == len(signs) else None

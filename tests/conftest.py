@@ -65,11 +65,14 @@ OpenState = Callable[..., RedisState]
 
 @pytest_asyncio.fixture
 async def open_state(valkey: Valkey, clock: FakeClock) -> AsyncIterator[OpenState]:
-    """Return a function that opens a state with connections of its own; all are closed at the end."""
+    """Return a function that opens a state with connections of its own; all are closed at the end.
+
+    Permits are granted at once on an empty server, which here means that there is no phone system to overload.
+    """
     opened: list[RedisState] = []
 
-    def opening(url: str = valkey.url, namespace: str = "acme", **options: Any) -> RedisState:
-        opened.append(RedisState(url, namespace, clock, **options))
+    def opening(url: str = valkey.url, namespace: str = "acme", *, grace: float = 0, **options: Any) -> RedisState:
+        opened.append(RedisState(url, namespace, clock, grace=grace, **options))
         return opened[-1]
 
     yield opening

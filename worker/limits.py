@@ -3,19 +3,26 @@
 Every request passes here once and holds a slot until its body is read. Inside one process a semaphore
 queues fairly; over all processes the permits of `storage.state` count. A slot's permit is renewed in the
 background for as long as it is held.
+
+The cap is strict: a process that cannot renew, because it is cut off from the state or the state is down, ends its
+own requests before their permits lapse and others get the places; the time is taken from before the last renewal
+that succeeded was sent. What was read so far is thrown away and tried again. One thing cannot be had: a process, or a
+machine, that is stopped (SIGSTOP, a suspended virtual machine) for longer than a permit lives ends nothing while it
+is stopped. Its requests stay open beside those of others until it goes on; then they end at once, and no new one is
+made in their place.
 """
 
 import asyncio
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import timedelta
 
 from config.clock import Clock
 from config.events import Event
 from config.logs import get_logger
 from config.settings import Source
-from storage.state import Permits, StateUnavailable
+from storage.state import PERMIT_LIFE, Permits, StateUnavailable
 from worker.errors import WaitUntil
 
 log = get_logger()
@@ -23,16 +30,54 @@ log = get_logger()
 PATIENCE = 60.0
 """Seconds without any progress after which a source is given up for this pass."""
 
-_RENEW_EVERY = 20.0  # permits lapse after 60 s: two renewals may be lost
+LOST = "lost the right to have a request open, because the state did not answer in time; it was ended"
+"""What is said of such a request, after which one it was."""
+
+_RENEW_EVERY = PERMIT_LIFE / 8  # a second; each renewal is sent whether the one before was answered or not
+_LOST_AFTER = PERMIT_LIFE * 5 / 8  # without a renewal: looked at every second, so two are left for the end to arrive
 _ASK_AGAIN = (0.02, 0.2)  # seconds between two looks for a free permit
 
 
 class Slot:
-    """The right to have one request open at the source."""
+    """The right to have one request open at the source, for as long as the state knows of it."""
 
-    def __init__(self, gate: "Gate", token: str) -> None:
+    def __init__(self, gate: "Gate", token: str, asked: float) -> None:
         self._gate = gate
         self._token: str | None = token
+        self._good_from = asked
+        self.taken_away = False
+        self._end: Callable[[], None] | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether the permit may be another's by now: nothing more may be asked in this slot."""
+        return self.taken_away or _now() - self._good_from > _LOST_AFTER
+
+    def renewed(self, asked: float) -> None:
+        """Note that the permit was renewed by what was sent at that time."""
+        self._good_from = max(self._good_from, asked)
+
+    def take_away(self) -> None:
+        """End the request that is open, now and for good."""
+        self.taken_away = True
+        if self._end is not None:
+            self._end()
+
+    def ends_by(self, end: Callable[[], None]) -> None:
+        """Say how the request that is open now can be ended at once; until the next one, or the end of the slot."""
+        self._end = end
+
+    @contextlib.asynccontextmanager
+    async def waiting(self) -> AsyncIterator[None]:
+        """Wait for an answer in this block. TimeoutError when the slot is lost, before it or meanwhile."""
+        if self.lost:
+            raise TimeoutError
+        async with asyncio.timeout(None) as limit:
+            self._end = lambda: limit.reschedule(0.0)
+            try:
+                yield
+            finally:
+                self._end = None
 
     async def release(self) -> None:
         """Give it back; may be called twice."""
@@ -50,35 +95,35 @@ class Gate:
         self._clock = clock
         self._rate = source.requests_per_second or default_rate
         self._here = asyncio.Semaphore(source.max_connections)
-        self._tokens: set[str] = set()
+        self._slots: dict[str, Slot] = {}
         self._excused = 0
         self._leaving: set[asyncio.Task[None]] = set()
-        self._renewer: asyncio.Task[None] | None = None
+        self._upkeep: asyncio.Task[None] | None = None
         self._progress_at = self._empty_since = clock.monotonic()
 
     async def enter(self) -> Slot:
         """Wait for a free slot. WaitUntil when the source asked for a longer pause than a pass has patience for."""
         await self._here.acquire()
         try:
-            token = await self._permit()
+            token, slot = await self._permit()
         except BaseException:
             self._here.release()
             raise
-        if not self._tokens:  # nothing was open: that time is not the source's silence, the time before it is
+        if not self._slots:  # nothing was open: that time is not the source's silence, the time before it is
             now = self._clock.monotonic()
             self._progress_at = min(now, self._progress_at + now - self._empty_since)
-        self._tokens.add(token)
-        if self._renewer is None:
-            self._renewer = asyncio.create_task(self._renew())
-        return Slot(self, token)
+        self._slots[token] = slot
+        if self._upkeep is None:
+            self._upkeep = asyncio.create_task(self._keep_up())
+        return slot
 
     async def leave(self, token: str) -> None:
         """Give a slot back, even when the caller is being cancelled."""
-        self._tokens.discard(token)
-        if not self._tokens and self._renewer is not None:
+        self._slots.pop(token, None)
+        if not self._slots and self._upkeep is not None:
             self._empty_since = self._clock.monotonic()
-            self._renewer.cancel()
-            self._renewer = None
+            self._upkeep.cancel()
+            self._upkeep = None
         giving_back = asyncio.create_task(self._give_back(token))
         self._leaving.add(giving_back)  # the loop itself would let an unfinished task be collected
         giving_back.add_done_callback(self._leaving.discard)
@@ -106,7 +151,7 @@ class Gate:
 
     def idle_seconds(self) -> float:
         """Return for how long requests were open, one after the other, without any progress; 0 when none is open."""
-        return self._clock.monotonic() - self._progress_at if self._tokens and not self._excused else 0.0
+        return self._clock.monotonic() - self._progress_at if self._slots and not self._excused else 0.0
 
     @contextlib.contextmanager
     def excused(self) -> Iterator[None]:
@@ -142,16 +187,56 @@ class Gate:
         finally:
             self._here.release()  # only now: who waits here would find the permit still taken
 
-    async def _permit(self) -> str:
+    async def _permit(self) -> tuple[str, Slot]:
         while True:
             await self.sit_out_pause()  # each time: the source may have asked for it while we waited
+            asked = _now()
             token = await self._permits.acquire(self._source.name, self._source.max_connections)
             if token is not None:
-                return token
+                slot = Slot(self, token, asked)
+                if not slot.lost:
+                    return token, slot
+                await self._permits.release(
+                    self._source.name, token
+                )  # the answer came so late that it is worth nothing
             await self._clock.sleep(random.uniform(*_ASK_AGAIN))  # noqa: S311 - jitter, not a secret
 
+    async def _keep_up(self) -> None:
+        renewals: set[asyncio.Task[None]] = set()  # whatever becomes of one, the others and the looking go on
+        try:
+            while True:
+                await asyncio.sleep(_RENEW_EVERY)
+                late = [slot for slot in self._slots.values() if slot.lost]
+                self._take_away(late, f"no renewal succeeded for {_LOST_AFTER:.0f} s")
+                renewal = asyncio.create_task(self._renew())
+                renewals.add(renewal)
+                renewal.add_done_callback(renewals.discard)
+        finally:
+            for renewal in renewals:
+                renewal.cancel()
+
     async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(_RENEW_EVERY)
-            with contextlib.suppress(StateUnavailable):  # the next round may reach it
-                await self._permits.renew(self._source.name, tuple(self._tokens))
+        asked, slots = _now(), {token: slot for token, slot in self._slots.items() if not slot.lost}
+        if not slots:  # given back, or lost
+            return
+        try:
+            async with asyncio.timeout(_LOST_AFTER):  # an answer that comes later is worth nothing
+                lapsed = await self._permits.renew(self._source.name, tuple(slots))
+        except (StateUnavailable, TimeoutError):
+            return  # another is sent in a second
+        for token in slots.keys() - lapsed:
+            slots[token].renewed(asked)
+        # given back meanwhile: then it is no loss
+        self._take_away([self._slots[token] for token in lapsed & self._slots.keys()], "the permit had lapsed")
+
+    def _take_away(self, slots: Iterable[Slot], reason: str) -> None:
+        fresh = [slot for slot in slots if not slot.taken_away]
+        for slot in fresh:
+            slot.take_away()
+        if fresh:
+            log.warning(Event.PERMIT_LOST, source=self._source.name, requests=len(fresh), detail=reason)
+
+
+def _now() -> float:
+    """Return the time that permits are measured in: real seconds, whatever a test's clock says."""
+    return asyncio.get_running_loop().time()

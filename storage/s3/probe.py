@@ -8,20 +8,22 @@ retention locks it) the object stays, below `v1/probe/` and named for what it is
 
 import uuid
 from contextlib import suppress
+from dataclasses import replace
 from hashlib import sha256
 
-from storage.errors import StoreError
+from storage.errors import StoreError, StoreRefused
 from storage.s3.answers import Answer, document
 from storage.s3.listing import versions
 from storage.s3.refusals import Operation, explain
 from storage.s3.transport import Request, Transport
-from storage.s3.upload import completion, create, drop, shielded
+from storage.s3.upload import begin, completion, create, drop, shielded
 from storage.s3.writing import CREATE_ONLY, checksum_headers, description_headers
 from storage.store import Capabilities
 
 _RIGHT = b"callvault probe: this object may be deleted\n"
 _OTHER = b"callvault probe: other bytes of the same key\n"
 _REFUSES_HEADER = frozenset({400, 501})
+_ORDINARY = Capabilities(create_only=True, create_only_multipart=True, checksum=True, payload_hash=True, versioned=True)
 
 
 async def probe(transport: Transport, prefix: str) -> Capabilities:
@@ -31,6 +33,24 @@ async def probe(transport: Transport, prefix: str) -> Capabilities:
         return await trial.run()
     finally:
         await shielded(trial.clean())
+
+
+async def try_write(transport: Transport, prefix: str) -> None:
+    """Send a part of an upload and abort it. Raises what an archive write would raise where nothing can be written.
+
+    It needs the rights of a write, yet no object ever exists: in a bucket whose default retention locks whatever is
+    written, a health check a minute would leave one behind each time, and nobody could remove them.
+    """
+    try:
+        await _begin_and_abort(transport, prefix, _ORDINARY)
+    except StoreRefused:  # some stores refuse the checksum alone; where it is something else, it is said again
+        await _begin_and_abort(transport, prefix, replace(_ORDINARY, checksum_headers=False))
+
+
+async def _begin_and_abort(transport: Transport, prefix: str, can: Capabilities) -> None:
+    key = f"{prefix}{uuid.uuid4().hex}"
+    async with await begin(transport, key, "text/plain", {}, can, page_size=1) as upload:
+        await upload.part(_RIGHT, _sha256(_RIGHT))
 
 
 class _Trial:

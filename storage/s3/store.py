@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import aiohttp
 
@@ -24,7 +25,7 @@ from storage.s3 import listing, upload
 from storage.s3.address import address_of
 from storage.s3.answers import http_date
 from storage.s3.locking import extended, lock_headers, secure, standing
-from storage.s3.probe import probe
+from storage.s3.probe import probe, try_write
 from storage.s3.refusals import Operation
 from storage.s3.signing import Signer
 from storage.s3.transport import Patience, Request, Transport
@@ -99,16 +100,17 @@ class S3Store:
         headers |= proof_headers(body, sha256, can, locked=lock is not None)
         headers |= lock_headers(self._transport, lock, can, key)
         guarded = create_only and can.create_only
+        look = partial(refuse_existing, self._transport, key) if create_only and not guarded else None
         if guarded:
             headers |= CREATE_ONLY
-        elif create_only:
-            await refuse_existing(self._transport, key)
+        if look:
+            await look()
         answer = await self._transport.call(
-            Request("PUT", Operation.PUT, key, headers=headers, body=body, sha256=sha256)
+            Request("PUT", Operation.PUT, key, headers=headers, body=body, sha256=sha256), again=look
         )
         confirm(answer, sha256, key)
         seen = await secure(self._transport, key, answer.version_id, lock, can) if lock else None
-        if create_only and not guarded:
+        if look:
             await refuse_rival(self._transport, key, self._page_size)
         return Written(key, len(body), answer.version_id, seen)
 
@@ -195,6 +197,10 @@ class S3Store:
     async def probe(self, prefix: str) -> Capabilities:
         """Try out what the store does, on an object below `prefix` that is removed again, versions included."""
         return await probe(self._transport, prefix)
+
+    async def try_write(self, prefix: str) -> None:
+        """Prove that bytes can be written: they are sent as a part of an upload that is then aborted."""
+        await try_write(self._transport, prefix)
 
     async def aclose(self) -> None:
         """Close connections."""

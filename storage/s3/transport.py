@@ -67,7 +67,7 @@ class Request:
 
 
 class _Body(aiohttp.payload.Payload):
-    """Bytes sent slice by slice without a copy, as often as asked (aiohttp itself may repeat a PUT)."""
+    """Bytes sent slice by slice without a copy, and once: aiohttp itself would repeat a PUT whose answer was lost."""
 
     _autoclose = True
 
@@ -81,6 +81,7 @@ class _Body(aiohttp.payload.Payload):
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Write all of it; the writer waits where the socket is full."""
+        self._consumed = True
         view = memoryview(self._value)
         for at in range(0, len(view), _SLICE):
             await writer.write(view[at : at + _SLICE])
@@ -97,14 +98,27 @@ class Transport:
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._session: aiohttp.ClientSession | None = None
 
-    async def call(self, request: Request, *, expected: Collection[int] = (), sink: Sink | None = None) -> Answer:
-        """Send and return the answer when it is good or its status expected; raise what it means otherwise."""
-        answer = await self.send(request, sink=sink)
+    async def call(
+        self,
+        request: Request,
+        *,
+        expected: Collection[int] = (),
+        sink: Sink | None = None,
+        again: Callable[[], Awaitable[None]] | None = None,
+    ) -> Answer:
+        """Send and return the answer when it is good or its status expected; raise what it means otherwise.
+
+        `again` is awaited before each further try: for what must not simply be done twice, since the answer that was
+        lost may have been a good one.
+        """
+        answer = await self.send(request, sink=sink, again=again)
         if answer.ok or answer.status in expected:
             return answer
         raise explain(answer, request.operation, request.key, self.address)
 
-    async def send(self, request: Request, *, sink: Sink | None = None) -> Answer:
+    async def send(
+        self, request: Request, *, sink: Sink | None = None, again: Callable[[], Awaitable[None]] | None = None
+    ) -> Answer:
         """Send until there is an answer that would be the same next time, and return it.
 
         StoreUnavailable when all tries met trouble that passes, StoreRefused for a certificate nobody vouches for.
@@ -136,6 +150,8 @@ class Transport:
                     f"{self._told(request)}: {trouble}, after {tries} tries; try again later", request.key
                 ) from cause
             await self._clock.sleep(wait)
+            if again:
+                await again()
 
     async def aclose(self) -> None:
         """Close connections."""

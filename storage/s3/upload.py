@@ -7,6 +7,7 @@ gets StoreUnavailable and begins anew. Small objects are `storage.s3.store`.
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256 as hash_of
 from typing import Any, Self, TypeVar
 from xml.sax.saxutils import escape
@@ -92,10 +93,12 @@ class S3Upload:
         self._must_be_open()
         if not self._parts:
             await self.part(b"", EMPTY_SHA256)
-        if not self._can.create_only_multipart:
-            await refuse_existing(self._transport, self._key)
+        guarded = self._can.create_only_multipart
+        look = None if guarded else partial(refuse_existing, self._transport, self._key)
+        if look:
+            await look()
         answer = await self._transport.call(
-            completion(self._key, self._id, self._parts, create_only=self._can.create_only_multipart), expected={404}
+            completion(self._key, self._id, self._parts, create_only=guarded), expected={404}, again=look
         )
         if not answer.ok:
             if answer.code == "NoSuchUpload" and await exists(self._transport, self._key):
@@ -108,7 +111,7 @@ class S3Upload:
             head = await self._transport.call(Request("HEAD", Operation.HEAD, self._key))
             version_id = head.version_id
         lock = await secure(self._transport, self._key, version_id, self._lock, self._can) if self._lock else None
-        if not self._can.create_only_multipart:  # after the lock: a version that met a rival stays too
+        if look:  # after the lock: a version that met a rival stays too
             await refuse_rival(self._transport, self._key, self._page_size)
         return Written(self._key, self._bytes, version_id, lock)
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -15,7 +16,7 @@ from tasks import broker, fitness, launch
 from tasks.app import LOG_LEVEL
 from tasks.cli.common import Config, Exit, Json, Level, LogLevel, print_json, read_settings, run_async
 from tasks.embedded import EmbeddedError
-from tasks.health import Check
+from tasks.health import Check, worker_health
 from tasks.health import health as ask_health
 from tasks.up import run_up
 
@@ -38,13 +39,19 @@ def beat(config: Config = None, log_level: LogLevel = Level.INFO) -> None:
     _serve(lambda: _launch("beat", settings))
 
 
-def health(config: Config = None, json: Json = False, log_level: LogLevel = Level.ERROR) -> None:
-    """Exit with 0 when the broker answers, workers consume and the bucket can be written."""
+def health(
+    config: Config = None,
+    worker: Annotated[bool, typer.Option("--worker", help="Ask only whether this machine's workers work.")] = False,
+    json: Json = False,
+    log_level: LogLevel = Level.ERROR,
+) -> None:
+    """Exit with 0 when the broker answers, workers consume, here too, and the bucket can be written."""
     settings, _ = read_settings(config, log_level)
     try:
-        checks = run_async(_health(broker.with_broker(settings)))
+        told = broker.with_broker(settings)
+        checks = run_async(_worker_health(told) if worker else _health(told))
     except broker.BrokerError as error:
-        checks = [Check("broker", ok=False, detail=str(error))]
+        checks = [Check("worker" if worker else "broker", ok=worker, detail=str(error))]
     well = all(check.ok for check in checks)
     if json:
         print_json({"ok": well, "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks]})
@@ -62,6 +69,15 @@ async def _health(settings: Settings) -> list[Check]:
         return await ask_health(settings, state, store, clock)
     finally:
         await store.aclose()
+        await state.aclose()
+
+
+async def _worker_health(settings: Settings) -> list[Check]:
+    clock = SystemClock()
+    state = RedisState(broker.state_url(settings), settings.archive.namespace, clock)
+    try:
+        return [await worker_health(settings, state, clock)]
+    finally:
         await state.aclose()
 
 

@@ -244,9 +244,13 @@ class Mischief:
         self._later(_APPLICANT, lambda: self._settled(applicant))
 
     def _settled(self, applicant: subprocess.Popen[bytes]) -> None:
-        if applicant.poll() in (None, 0):
-            self._ledger.breach("other", "a worker starts on a broker that evicts queued work")
+        try:
+            code = applicant.wait(_APPLICANT)
+        except subprocess.TimeoutExpired:
+            code = None
             self._fleet.dismiss(applicant)
+        if code in (None, 0):
+            self._ledger.breach("other", "a worker starts on a broker that evicts queued work")
         self._on_broker("", lambda client: client.config_set("maxmemory-policy", "noeviction"))
         self._on_broker("", lambda client: client.config_set("maxmemory", "0"))
         self._broker_busy = False

@@ -136,10 +136,11 @@ class StateContract:
         assert await state.acquire("hq", 2) is None
 
     async def test_renewing_permits_neither_adds_nor_takes_any(self, state: State) -> None:
-        """Renewed permits still count once; unknown ones and none at all are ignored."""
+        """Renewed permits still count once; unknown ones are told and not added, and none at all are no mistake."""
         token = await state.acquire("hq", 2)
-        await state.renew("hq", [token or "", "never given out"])
-        await state.renew("hq", [])
+        assert await state.renew("hq", [token or "", "never given out"]) == {"never given out"}
+        assert await state.renew("hq", [token or ""]) == frozenset()
+        assert await state.renew("hq", []) == frozenset()
         assert await state.acquire("hq", 2) is not None
         assert await state.acquire("hq", 2) is None
 

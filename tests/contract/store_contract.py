@@ -352,6 +352,13 @@ class StoreContract:
         assert await keys(store) == ["v1/recordings/a"]
         assert await left_over(store) == 0
 
+    async def test_trying_to_write_leaves_nothing(self, store: ArchiveStore) -> None:
+        """Not an object, not a version, not an unfinished upload, however often it is done."""
+        await store.try_write("v1/probe/")
+        await store.try_write("v1/probe/")
+        assert await keys(store) == []
+        assert await left_over(store) == 0
+
 
 async def _fail(upload: Upload) -> None:
     raise ZeroDivisionError

@@ -141,7 +141,7 @@ def test_health_fails_where_nothing_runs(make_site: MakeSite, valkey: Valkey) ->
     site.broker = valkey.url
     document = json.loads(site.callvault("health", "--json").stdout)
     assert {check["name"]: check["ok"] for check in document["checks"]} == {
-        "broker": True, "canary": False, "bucket": True,
+        "broker": True, "canary": False, "worker": True, "bucket": True,
     }  # fmt: skip
 
 
@@ -154,7 +154,7 @@ async def _sing(site_url: str, namespace: str) -> None:
 
 
 def test_health_is_well_when_a_worker_consumes(make_site: MakeSite, valkey: Valkey) -> None:
-    """With a fresh canary all three answers are good, exit code 0."""
+    """With a fresh canary all answers are good, exit code 0."""
     site = make_site({"hq": SimulatedXivo([])})
     valkey.flush()
     site.broker = valkey.url
@@ -162,6 +162,21 @@ def test_health_is_well_when_a_worker_consumes(make_site: MakeSite, valkey: Valk
     result = site.callvault("health")
     assert result.exit_code == 0, result.output
     assert "a worker was at work" in result.output
+
+
+def test_health_can_be_asked_about_the_workers_of_this_machine_alone(make_site: MakeSite, valkey: Valkey) -> None:
+    """For whoever starts them anew: neither a canary that nobody sends nor the bucket is a reason to."""
+    site = make_site({"hq": SimulatedXivo([])})
+    result = site.callvault("health", "--worker")
+    assert result.exit_code == 0, "nor is a configuration without a broker, in which no worker could run"
+    assert "callvault up" in result.output
+    valkey.flush()
+    site.broker = valkey.url
+    result = site.callvault("health", "--worker", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == {
+        "ok": True, "checks": [{"name": "worker", "ok": True, "detail": "none runs on this machine"}],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", ["worker", "beat"])

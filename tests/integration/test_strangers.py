@@ -126,7 +126,7 @@ async def test_a_watermark_that_is_none_is_passed_over(bench: Bench, mark: str) 
 async def shared(tmp_path: Path, raw: redis.Redis, valkey: Valkey) -> AsyncIterator[Bench]:
     """Return a workbench whose state is a real Valkey."""
     clock = FakeClock(NOW)
-    state = RedisState(valkey.url, "acme", clock)
+    state = RedisState(valkey.url, "acme", clock, grace=0)
     yield make_bench(tmp_path, state=state, store=MemoryStore(clock=clock), processes=2)
     await state.aclose()
 

@@ -1,8 +1,11 @@
 """The processes of a site, as its users start them: watched through their log, and gone afterwards."""
 
+import asyncio
+import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -13,16 +16,24 @@ import psutil
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from config.clock import SystemClock
 from config.load import load
 from config.settings import Settings
+from storage.state import StateUnavailable
+from storage.state_redis import RedisState
 from tasks import launch, names
+from tasks.broker import state_url
 from tasks.celery_settings import celery_settings
 from tests.support.simulator import Call
 from tests.support.site import Site
-from tests.support.waiting import PATIENCE, wait_for
+from tests.support.waiting import wait_for
+from worker import chain
 from worker.vendors import vendor_keys
 
 _LAST_WORDS = 3000
+_POLL_EVERY = 5.0  # seconds
+_PATIENCE = 60 + chain.ALIVE
+"""Seconds: what a worker that died was at is left alone for a while."""
 
 
 def calls(count: int, first: int = 1) -> list[Call]:
@@ -39,6 +50,7 @@ class Crew:
         self.log = site.folder / "crew.log"
         self.log.touch()
         self.processes: list[subprocess.Popen[bytes]] = []
+        self._next_poll = time.monotonic() + _POLL_EVERY
         site.write()
 
     @property
@@ -66,6 +78,8 @@ class Crew:
 
     def worker(self) -> subprocess.Popen[bytes]:
         """Start a worker and wait until it takes messages."""
+        if not self.processes:
+            asyncio.run(self._nobody_in_flight())
         before = self.log.read_text().count('"worker_started"')
         process = self.start("-m", "tasks", "worker")
         wait_for(lambda: self.log.read_text().count('"worker_started"') > before, f"a worker is ready:\n{self.words()}")
@@ -103,15 +117,31 @@ class Crew:
         """Count the sidecars in the bucket."""
         return sum(key.startswith("v1/recordings/") and key.endswith(".json") for key in self.site.listing())
 
-    def archives(self, count: int, patience: float = PATIENCE) -> None:
-        """Wait until so many recordings are held."""
+    def archives(self, count: int, patience: float = _PATIENCE) -> None:
+        """Wait until so many recordings are held, and ask for a poll now and then meanwhile, as a schedule does."""
+
+        def done() -> bool:
+            if self.held() >= count:
+                return True
+            if time.monotonic() >= self._next_poll:
+                self._next_poll = time.monotonic() + _POLL_EVERY
+                self.poll()
+            return False
+
         try:
-            wait_for(lambda: self.held() >= count, f"{count} recordings are held", patience)
+            wait_for(done, f"{count} recordings are held", patience)
         except AssertionError as error:
             raise AssertionError(f"{error}; there are {self.held()}:\n{self.words()}") from None
 
     def __enter__(self) -> Self:
         return self
+
+    async def _nobody_in_flight(self) -> None:
+        """Spare the workers the wait for requests of others: there are none."""
+        state = RedisState(state_url(self.settings), self.settings.archive.namespace, SystemClock())
+        with contextlib.suppress(StateUnavailable):  # a broker that is not there has nobody in flight either
+            await state.nobody_in_flight()
+        await state.aclose()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -8,7 +8,7 @@ from datetime import datetime
 from config.clock import Clock
 from storage.state import Pause
 
-_LAPSE = 60.0
+_LIFE = 60.0  # longer than the real one: where a test's clock jumps, no renewal could have come in time
 
 
 class MemoryPermits:
@@ -33,14 +33,19 @@ class MemoryPermits:
         if len(tokens) >= limit:
             return None
         token = str(next(self._numbers))
-        tokens[token] = now + _LAPSE
+        tokens[token] = now + _LIFE
         self.most = max(self.most, len(tokens))
         return token
 
-    async def renew(self, source: str, tokens: Iterable[str]) -> None:
-        for token in tokens:
-            if token in self._tokens[source]:
-                self._tokens[source][token] = self._clock.monotonic() + _LAPSE
+    async def renew(self, source: str, tokens: Iterable[str]) -> frozenset[str]:
+        known, asked = self._tokens[source], frozenset(tokens)
+        for token in asked & known.keys():
+            known[token] = self._clock.monotonic() + _LIFE
+        return asked - known.keys()
+
+    def forget(self, source: str) -> None:
+        """Have all permits lapse, as for a process that was stopped for too long."""
+        self._tokens[source].clear()
 
     async def release(self, source: str, token: str) -> None:
         self._tokens[source].pop(token, None)

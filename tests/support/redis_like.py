@@ -18,6 +18,8 @@ from typing import Any, Self
 
 import redis
 
+from storage.state_scripts import NOBODY_IN_FLIGHT
+
 _STARTS = 5  # a port that was free may be taken when the server binds it
 _PATIENCE = 20.0  # seconds; a start takes about 0.05
 _LAST_WORDS = 2000
@@ -56,6 +58,10 @@ class RedisLike:
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def folder(self) -> Path:
+        return self._folder
 
     @property
     def log(self) -> Path:
@@ -109,6 +115,11 @@ class RedisLike:
         with self.client() as client:
             client.flushall()
             client.script_flush()
+
+    def nobody_in_flight(self, namespace: str) -> None:
+        """Have permits of that archive granted at once: its workers have not been started yet."""
+        with self.client() as client:
+            client.eval(NOBODY_IN_FLIGHT, 1, f"callvault:{namespace}:permits-since")
 
     def freeze(self) -> None:
         """Stop answering without closing a connection, until `thaw`."""

@@ -3,10 +3,17 @@
 One module per vendor subclasses `Simulator` and adds routes. It runs on its own thread and event loop, so
 that tests, the command line in a subprocess and Celery workers can all talk to it. What it saw is kept for
 assertions: `requests`, `downloads`, `most_at_once`.
+
+A request is open from when its head has arrived until its last byte was handed to the kernel, or its connection
+ended. Whether that has ended is the kernel's word, asked in the moment in which another request arrives: a client
+may close one connection and ask over another at once, and the news of both wait in their sockets side by side. So
+what was closed before is not counted because this program has not come round to reading of it; what is open is
+counted, however it stalls.
 """
 
 import asyncio
 import gzip
+import socket
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -19,6 +26,8 @@ from aiohttp import web
 from tests.support.audio import wav
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_ESTABLISHED = 1  # the first byte of Linux's tcp_info; CLOSE_WAIT, for one, is 8
 
 
 @dataclass
@@ -98,6 +107,8 @@ class Simulator:
     vendor: ClassVar[str]
     timezone: ClassVar[str | None] = None
     """The zone the simulated system prints its times in, where they carry no offset."""
+    host = "127.0.0.1"
+    """The address to listen on; another one is set before the start."""
 
     def __init__(self, calls: list[Call] | None = None) -> None:
         self.calls: list[Call] = []
@@ -111,7 +122,7 @@ class Simulator:
         """Asked at each request that no scripted fault fits: purpose and recording in, a fault to script out."""
         self.stuck = False
         """Whether listings give their first page for ever, always saying that there is more."""
-        self._at_once = 0
+        self._open: dict[int, web.Request] = {}
         self._lock = threading.Lock()
         self._port = 0
         self._now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -140,7 +151,7 @@ class Simulator:
     @property
     def url(self) -> str:
         """The origin to configure."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://{self.host}:{self._port}"
 
     def add(self, call: Call) -> Call:
         if not call.id:
@@ -168,7 +179,7 @@ class Simulator:
     def at_once(self) -> int:
         """How many requests are being answered now."""
         with self._lock:
-            return self._at_once
+            return self._count()
 
     def use_clock(self, now: Callable[[], datetime]) -> None:
         """Have tokens and one-time links expire by this clock."""
@@ -207,7 +218,7 @@ class Simulator:
         app.add_routes(self.routes())
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", self._port)
+        site = web.TCPSite(runner, self.host, self._port)
         await site.start()
         self._port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
         ready.set()
@@ -228,8 +239,8 @@ class Simulator:
                     dict(request.headers),
                 )
             )
-            self._at_once += 1
-            self.most_at_once = max(self.most_at_once, self._at_once)
+            self._open[id(request)] = request
+            self.most_at_once = max(self.most_at_once, self._count())
         try:
             fault = self._due(purpose, recording)
             answer = await (self._faulted(fault, request, handler) if fault else handler(request))
@@ -239,7 +250,10 @@ class Simulator:
             return answer
         finally:
             with self._lock:
-                self._at_once -= 1
+                del self._open[id(request)]
+
+    def _count(self) -> int:
+        return sum(map(_is_open, self._open.values()))
 
     def _due(self, purpose: str, recording: str | None) -> Fault | None:
         found = self._scripted(purpose, recording)
@@ -329,3 +343,15 @@ class Simulator:
         with self._lock:
             self.downloads[call.id] += 1
         return web.Response(body=call.media, content_type=content_type)
+
+
+def _is_open(request: web.Request) -> bool:
+    """Tell whether the client has not closed the connection yet, read or not."""
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        return False
+    connection: socket.socket = transport.get_extra_info("socket")
+    try:
+        return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
+    except OSError:  # closed by another thread's loop just now
+        return False

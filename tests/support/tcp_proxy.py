@@ -89,7 +89,7 @@ class TcpProxy:
         self._turned = asyncio.Condition()
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        server = await asyncio.start_server(self._serve, self.host, self.port)
+        server = await asyncio.start_server(self._take, self.host, self.port)
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
         await self._stopping.wait()
@@ -108,11 +108,12 @@ class TcpProxy:
             for link in self._links:
                 link.reset()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))  # the server's own would complain of being cancelled
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = _Link([writer])
         self._links.add(link)
         try:
@@ -122,8 +123,6 @@ class TcpProxy:
                 if self._mode != "cut":  # it may have been turned meanwhile
                     await asyncio.gather(self._pump(link, reader, back), self._pump(link, there, writer))
         except OSError:  # one side is gone, or was never there: so is the other
-            pass
-        except asyncio.CancelledError:  # the proxy stops; asyncio would complain of a cancelled handler
             pass
         finally:
             self._links.discard(link)

@@ -51,6 +51,7 @@ def test_promise_9_memory_is_bounded_by_settings(
     with SimulatedXivo(calls) as simulator:
         site = Site(tmp_path, new_bucket(s3), {"hq": simulator}, {}, {"hq": {"max_connections": 8}}, broker=valkey.url)
         site.write()
+        valkey.nobody_in_flight(site.archive.namespace)
         environ = {**os.environ, **site.environ, "PYTHONPATH": str(ROOT), "CALLVAULT_CONFIG": str(site.config)}
         output = tmp_path / "output"
         with Tree(COMMANDS[way], environ, output) as tree:

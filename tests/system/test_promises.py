@@ -208,7 +208,7 @@ async def test_promise_5_the_bucket_is_the_truth(tmp_path: Path, s3: str, valkey
         queue: list[str] = []
         for _ in range(4):
             valkey.flush()
-            state = RedisState(valkey.url, settings.archive.namespace, SystemClock())
+            state = RedisState(valkey.url, settings.archive.namespace, SystemClock(), grace=0)
             services = make_services(settings, SystemClock(), S3Store(settings.archive, SystemClock()), state)
             async with services:
                 source = settings.sources[0]
@@ -291,7 +291,7 @@ async def test_promise_8_never_more_than_max_connections(tmp_path: Path, s3: str
         settings = _settings(site)
 
         async def one_worker() -> None:
-            state = RedisState(valkey.url, settings.archive.namespace, SystemClock())
+            state = RedisState(valkey.url, settings.archive.namespace, SystemClock(), grace=0)
             store = S3Store(settings.archive, SystemClock())
             async with make_services(settings, SystemClock(), store, state) as services:
                 await run_source(services, settings.sources[0])

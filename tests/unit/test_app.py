@@ -10,14 +10,17 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import structlog
 from celery import Celery, signals
 
+from tasks import app as app_module
 from tasks import celery_settings as told
 from tasks import loop, names, process, send
 from tasks.app import Loader, app
+from tasks.hearing import Hearing
 from tasks.stopping import FLAG
 from tests.support.clock import FakeClock
 from tests.support.settings import NOBODY, settings, source
@@ -109,6 +112,51 @@ def test_a_worker_consumes_all_queues_and_makes_no_others(fresh: Celery) -> None
     assert route({}, names.CANARY)["queue"].name == "default"
 
 
+class Starting:
+    """Stands for Celery's worker while it starts."""
+
+    hostname = "w@here"
+
+
+class Heard:
+    """Stands for Celery's consumer, with the queues it listens to."""
+
+    def __init__(self, app: Celery) -> None:
+        self.task_consumer = self
+        self.queues = list(app.amqp.queues.consume_from.values())
+
+
+def deaf(hearing: Hearing, consumer: Heard, task: str = names.ROLLCALL) -> object:
+    """Return what a task is told on its way to the pool."""
+    request = SimpleNamespace(name=task, request_dict={"deaf": ["forged"]})
+    hearing.mark(consumer, request)
+    return request.request_dict["deaf"]
+
+
+@pytest.mark.parametrize("url", [NOBODY, "amqp://:hush@h//"])
+def test_a_worker_listens_to_a_queue_of_its_own_and_knows_what_it_hears(
+    fresh: Celery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """A call is told which of the queues the worker began with are lost; other tasks are told nothing."""
+    one = settings(tmp_path, url=url, state_url=NOBODY)
+    monkeypatch.setattr(process, "_settings", one)
+    fresh.amqp.queues.select(
+        [next(name for name in fresh.amqp.queues if name.endswith(end)) for end in ("poll", "archive")]
+    )
+    hearing = Hearing()
+    hearing.open(fresh, one, "0123456789abcdef")
+    own = told.own_queue(one, "0123456789abcdef").name
+    assert own in fresh.amqp.queues.consume_from
+    assert own.startswith("callvault." if "amqp" in url else "worker.")
+    assert fresh.amqp.queues[own].exchange.name == "", "bound to nothing, so that nothing is left of it"
+    assert fresh.amqp.queues[own].expires == 600
+    consumer = Heard(fresh)
+    assert deaf(hearing, consumer) == []
+    consumer.queues.pop(0)
+    assert deaf(hearing, consumer) == ["poll"], "the default queue was not asked for at the start"
+    assert deaf(hearing, consumer, names.POLL) == ["forged"]
+
+
 def test_two_archives_on_one_rabbitmq_do_not_share_queues(tmp_path: Path, clock: FakeClock) -> None:
     """RabbitMQ's queues carry the archive's name, as Redis's keys do; no option of Redis reaches it."""
     rabbit = settings(tmp_path, url="amqp://:hush@h//", state_url=NOBODY)
@@ -192,13 +240,26 @@ def test_celery_logs_through_our_formatter(monkeypatch: pytest.MonkeyPatch, caps
 def test_a_stopping_worker_tells_its_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """The flag is made when the worker starts, before the pool forks, and goes up when it is told to stop."""
     seen: list[str] = []
+    monkeypatch.setattr(process, "take_place", seen.append)
     monkeypatch.setattr(FLAG, "arm", lambda: seen.append("armed"))
     monkeypatch.setattr(FLAG, "hoist", lambda: seen.append("up"))
     monkeypatch.setattr(process, "close", lambda: seen.append("closed"))
-    signals.worker_init.send(sender=None)
+    signals.worker_init.send(sender=Starting())
     signals.worker_shutting_down.send(sender=None)
     signals.worker_process_shutdown.send(sender=None)
-    assert seen == ["armed", "up", "closed"]
+    assert seen == ["armed", "w@here", "up", "closed"]
+
+
+def test_a_worker_that_starts_takes_its_place_and_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own queue is opened under the id of its place, and calls are marked from then on; without a place neither."""
+    seen: list[object] = []
+    monkeypatch.setattr(app_module._hearing, "open", lambda *words: seen.append(words))
+    monkeypatch.setattr(app_module._hearing, "mark", lambda *words: seen.append(words))
+    for place in (None, "0123456789abcdef"):
+        monkeypatch.setattr(process, "take_place", lambda _, place=place: place)
+        signals.worker_init.send(sender=Starting())
+    signals.task_received.send(sender="consumer", request="request")
+    assert seen == [(app, process.settings(), "0123456789abcdef"), ("consumer", "request")]
 
 
 def test_log_lines_of_a_task_say_which_it_is() -> None:

@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 import tomllib
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import config
 from config.load import VARIABLE, load
 from tasks.cli.command import app
 from tasks.health import _PATIENCE
+from tasks.liveness import FRESH
 from worker.vendors import vendor_keys
 
 ROOT = Path(__file__).parents[2]
@@ -125,6 +127,9 @@ def test_the_image_starts_stops_and_is_looked_after_as_callvault_wants() -> None
     timeout = re.search(r"--timeout=(\d+)s", options)
     assert timeout
     assert int(timeout[1]) > 2 * _PATIENCE, "starting Python takes time too"
+    interval = re.search(r"--interval=(\d+)m", options)
+    assert interval
+    assert timedelta(minutes=int(interval[1])) < FRESH / 2, "each check calls the worker, and the next hears the answer"
 
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-runtime.lock"])

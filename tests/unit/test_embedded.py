@@ -54,8 +54,10 @@ def test_data_outlive_the_server_and_the_password_does_not(tmp_path: Path) -> No
     with EmbeddedValkey(tmp_path) as valkey, client(valkey.url) as asked:
         asked.set("queue", "work")
         first = valkey.url
+        assert valkey.fresh
     with EmbeddedValkey(tmp_path) as valkey, client(valkey.url) as asked:
         assert asked.get("queue") == "work"
+        assert not valkey.fresh
         assert valkey.url.split("@")[0] != first.split("@")[0]
 
 

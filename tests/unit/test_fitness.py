@@ -83,7 +83,7 @@ def test_rabbitmq_is_only_asked_whether_it_answers(
     tmp_path: Path, valkey: Valkey, logged: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the broker is no Redis, answering is all that is asked of it."""
-    monkeypatch.setattr(fitness, "Connection", lambda *_, **__: Connection("memory://"))
+    monkeypatch.setattr(fitness, "brief_connection", lambda _: Connection("memory://"))
     fitness.end_if_unfit(settings(tmp_path, url="amqp://h//", state_url=valkey.url))
     assert logged == []
 

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from config.settings import Source, VendorOptions
-from storage.state import Pause, StateUnavailable
+from storage.state import PERMIT_LIFE, Pause, StateUnavailable
 from tests.support.clock import FakeClock
 from tests.support.permits import MemoryPermits
 from worker import limits
@@ -24,6 +24,8 @@ class WatchedPermits(MemoryPermits):
         self.down = False
         self.renewed: list[tuple[str, ...]] = []
         self.renewed_thrice = asyncio.Event()
+        self.may_renew = asyncio.Event()
+        self.may_renew.set()
         self.may_release = asyncio.Event()
         self.may_release.set()
 
@@ -35,11 +37,13 @@ class WatchedPermits(MemoryPermits):
         self._reach()
         return await super().acquire(source, limit)
 
-    async def renew(self, source: str, tokens: Iterable[str]) -> None:
+    async def renew(self, source: str, tokens: Iterable[str]) -> frozenset[str]:
         self.renewed.append(tuple(tokens))
-        if len(self.renewed) == 3:
+        if len(self.renewed) >= 3:
             self.renewed_thrice.set()
+        await self.may_renew.wait()
         self._reach()
+        return await super().renew(source, self.renewed[-1])
 
     async def release(self, source: str, token: str) -> None:
         await self.may_release.wait()
@@ -212,9 +216,176 @@ async def test_renewal_begins_anew_with_the_next_request(
     assert set(permits.renewed) == {("2",)}
 
 
-def test_two_renewals_may_be_lost() -> None:
-    """Permits lapse after 60 seconds, and are renewed often enough for two failures in a row."""
-    assert limits._RENEW_EVERY * 3 <= 60
+async def test_a_renewal_that_hangs_does_not_hold_up_the_next(
+    gate: Gate, permits: WatchedPermits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Renewals are sent at their time though the answers to those before have not come: a connection may be mute."""
+    monkeypatch.setattr(limits, "_RENEW_EVERY", 0)
+    permits.may_renew.clear()
+    slot = await gate.enter()
+    await asyncio.wait_for(permits.renewed_thrice.wait(), 20)
+    await slot.release()
+    await turns()
+    assert asyncio.all_tasks() == {asyncio.current_task()}, "what was under way ended with the last slot"
+
+
+def test_a_few_renewals_may_be_lost() -> None:
+    """A slot survives three failures in a row, and a lost one is ended a second and more before its permit lapses."""
+    assert limits._RENEW_EVERY * 4 <= limits._LOST_AFTER
+    assert limits._LOST_AFTER + limits._RENEW_EVERY + 1 < PERMIT_LIFE
+
+
+# Losing the right
+
+
+class Seconds:
+    """The time in which permits are measured, moved by the test, and renewals that come as fast as they can."""
+
+    def __init__(self, permits: WatchedPermits) -> None:
+        self._permits = permits
+        self.passed = 0.0
+
+    async def pass_by(self, seconds: float) -> None:
+        """Let time pass, and then a renewal begin and end, whatever comes of it."""
+        self.passed += seconds
+        self._permits.renewed.clear()
+        self._permits.renewed_thrice.clear()
+        await asyncio.wait_for(self._permits.renewed_thrice.wait(), 20)
+
+
+@pytest.fixture
+def seconds(permits: WatchedPermits, monkeypatch: pytest.MonkeyPatch) -> Seconds:
+    """Return the time in which permits are measured."""
+    seconds = Seconds(permits)
+    monkeypatch.setattr(limits, "_now", lambda: seconds.passed)
+    monkeypatch.setattr(limits, "_RENEW_EVERY", 0)
+    return seconds
+
+
+@pytest.mark.parametrize("trouble", ["unreachable", "mute", "lapsed"])
+async def test_who_cannot_renew_ends_what_is_open(
+    gate: Gate, permits: WatchedPermits, seconds: Seconds, trouble: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Cut off, unanswered, or told that the permit lapsed: open requests are ended, once, and it is logged."""
+    first, second = await gate.enter(), await gate.enter()
+    ended: list[int] = []
+    first.ends_by(lambda: ended.append(1))
+    second.ends_by(lambda: ended.append(2))
+    await seconds.pass_by(limits._LOST_AFTER / 2)
+    assert ended == []
+    if trouble == "lapsed":
+        permits.forget("hq")
+    else:
+        permits.down = trouble == "unreachable"
+        if trouble == "mute":
+            permits.may_renew.clear()
+        await seconds.pass_by(1)
+        assert ended == []
+        seconds.passed += limits._LOST_AFTER
+    await turns()
+    assert sorted(ended) == [1, 2]
+    assert first.lost
+    assert second.lost
+    permits.down = False
+    permits.may_renew.set()
+    await turns()
+    assert first.lost, "a renewal that comes through later changes nothing"
+    for slot in (first, second):
+        await slot.release()
+    for slot in [await gate.enter(), await gate.enter()]:
+        await seconds.pass_by(1)
+        assert not slot.lost
+        await slot.release()
+    assert len(ended) == 2
+    assert [record.msg["requests"] for record in caplog.records if "permit_lost" in record.getMessage()] == [2]
+
+
+async def test_a_renewed_slot_is_not_lost(gate: Gate, permits: WatchedPermits, seconds: Seconds) -> None:
+    """As long as renewals succeed a slot is good for ever; one that is given back while it is renewed is no loss."""
+    slot, other = await gate.enter(), await gate.enter()
+    for _ in range(5):
+        await seconds.pass_by(limits._LOST_AFTER - 0.1)
+        assert not slot.lost
+    permits.may_renew.clear()
+    await seconds.pass_by(0)
+    await other.release()
+    permits.may_renew.set()
+    await turns()
+    assert not slot.lost
+    await slot.release()
+
+
+async def test_only_the_time_from_before_a_renewal_counts(
+    gate: Gate, permits: WatchedPermits, seconds: Seconds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that was long on its way extends the right by what is left of it, not from when it came."""
+    inner = permits.renew
+
+    async def slow(source: str, tokens: Iterable[str]) -> frozenset[str]:
+        lapsed = await inner(source, tokens)
+        seconds.passed += 4
+        return lapsed
+
+    monkeypatch.setattr(permits, "renew", slow)
+    monkeypatch.setattr(limits, "_RENEW_EVERY", 60)
+    slot = await gate.enter()
+    seconds.passed += 4
+    await gate._renew()
+    seconds.passed += limits._LOST_AFTER - 4
+    assert not slot.lost
+    seconds.passed += 0.1
+    assert slot.lost
+    await slot.release()
+
+
+async def test_a_lost_slot_ends_the_wait_for_an_answer(gate: Gate) -> None:
+    """Who waits for an answer is woken with a TimeoutError, and who comes later does not even begin."""
+    slot = await gate.enter()
+    begun = asyncio.Event()
+
+    async def asking() -> None:
+        async with slot.waiting():
+            begun.set()
+            await asyncio.Event().wait()
+
+    waiting = asyncio.create_task(asking())
+    await begun.wait()
+    slot.take_away()
+    with pytest.raises(TimeoutError):
+        await waiting
+    begun.clear()
+    with pytest.raises(TimeoutError):
+        await asking()
+    assert not begun.is_set()
+    await slot.release()
+
+
+async def test_a_slot_that_is_not_lost_lets_its_request_be(gate: Gate) -> None:
+    """An answer that comes is handed on, whatever is taken away afterwards; a slot with nothing open ends nothing."""
+    slot = await gate.enter()
+    async with slot.waiting():
+        await asyncio.sleep(0)
+    slot.take_away()
+    await slot.release()
+
+
+async def test_a_permit_that_is_told_of_too_late_is_not_used(
+    gate: Gate, permits: WatchedPermits, seconds: Seconds, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the state's answer took so long that the permit may have lapsed, it is given back and asked for anew."""
+    inner, late = permits.acquire, [PERMIT_LIFE, PERMIT_LIFE, 0]
+
+    async def slow(source: str, limit: int) -> str | None:
+        token = await inner(source, limit)
+        seconds.passed += late.pop(0)
+        return token
+
+    monkeypatch.setattr(permits, "acquire", slow)
+    slot = await gate.enter()
+    assert not slot.lost
+    assert late == []
+    assert (permits.most, permits.in_use("hq")) == (1, 1)
+    await slot.release()
 
 
 # Pace

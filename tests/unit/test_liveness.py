@@ -8,7 +8,7 @@ import pytest
 
 from storage.state import StateUnavailable
 from storage.state_redis import RedisState
-from tasks.liveness import last_song, sing, singing
+from tasks.liveness import Answer, answer, last_answer, last_song, sing, singing
 from tests.support.clock import FakeClock
 from tests.support.valkey import Valkey
 
@@ -33,6 +33,29 @@ async def test_a_note_that_cannot_be_read_is_no_song(state: RedisState) -> None:
     """What another version may have written counts as absent."""
     await state.note("canary", {"at": "half past two"})
     assert await last_song(state) is None
+
+
+async def test_an_answer_is_remembered_for_its_worker_alone(state: RedisState, clock: FakeClock) -> None:
+    """Who answered, when, to which call, and what it does not hear; another worker's answer is another."""
+    await answer(state, clock, "a", "call", ["poll", "archive"])
+    assert await last_answer(state, "a") == Answer(clock.now(), "call", ("archive", "poll"))
+    assert await last_answer(state, "b") is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "7", "{}", '{"at": "noon"}', '{"at": "2026-03-05T12:00:00"}', '{"at": null, "deaf": 7}']
+)
+async def test_an_answer_that_cannot_be_read_is_none(state: RedisState, text: str) -> None:
+    """What another version may have written counts as absent."""
+    await state.stash("answer:a", text, 60)
+    assert await last_answer(state, "a") is None
+
+
+async def test_answers_of_workers_long_gone_are_forgotten(state: RedisState, clock: FakeClock, valkey: Valkey) -> None:
+    """An answer expires, so that a site whose containers never have the same name twice collects none."""
+    await answer(state, clock, "a")
+    with valkey.client() as asked:
+        assert 0 < asked.ttl("callvault:test:stash:answer:a") <= 24 * 3600
 
 
 class Alarm:
@@ -76,6 +99,15 @@ async def test_a_long_task_sings_once_a_minute(state: RedisState, clock: FakeClo
         assert await last_song(state) == began + timedelta(minutes=1)
         await alarm.next_minute()
         assert await last_song(state) == began + timedelta(minutes=2)
+
+
+async def test_a_long_task_answers_for_its_worker_too(state: RedisState, clock: FakeClock) -> None:
+    """Its calls wait in the queue as long as all its processes are busy."""
+    alarm, began = Alarm(clock), clock.now()
+    async with singing(state, alarm, "a"):
+        await alarm.next_minute()
+        assert await last_song(state) == began + timedelta(minutes=1)
+        assert await last_answer(state, "a") == Answer(began + timedelta(minutes=1), "", ())
 
 
 async def test_a_state_that_is_away_for_a_minute_does_not_end_the_singing(clock: FakeClock) -> None:

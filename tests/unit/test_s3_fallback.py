@@ -6,7 +6,7 @@ import pytest
 
 from storage.errors import AlreadyExists, IntegrityError
 from tests.contract.store_contract import digest, put
-from tests.support.scripted_s3 import EVERYTHING, OK, Reply, ScriptedS3, begun, xml
+from tests.support.scripted_s3 import CUT, EVERYTHING, OK, Reply, ScriptedS3, begun, xml
 
 CARELESS = replace(EVERYTHING, create_only=False, create_only_multipart=False, versioned=True)
 ABSENT = Reply(404)
@@ -100,3 +100,29 @@ async def test_checksum_headers_are_left_out_where_they_are_refused() -> None:
         told = {name.lower() for seen in s3.seen for name in seen.headers}
         assert not {name for name in told if "checksum" in name}
         assert s3.seen[2].headers["x-amz-content-sha256"] == digest(b"RIFF")
+
+
+async def test_a_write_whose_answer_was_lost_is_looked_up_before_it_is_repeated() -> None:
+    """The store took it: a second write would leave a second version for ever."""
+    async with ScriptedS3(ABSENT, CUT, OK) as s3:
+        with pytest.raises(AlreadyExists):
+            await put(s3.store(capabilities=CARELESS), "a")
+        assert s3.said == ["HEAD /a", "PUT /a", "HEAD /a"]
+
+
+async def test_a_completion_whose_answer_was_lost_is_looked_up_before_it_is_repeated() -> None:
+    """The same for an upload in parts."""
+    async with ScriptedS3(begun(), OK, ABSENT, CUT, OK) as s3:
+        upload = await s3.store(capabilities=CARELESS).upload("a", content_type="audio/wav")
+        async with upload:
+            await upload.part(b"data", digest(b"data"))
+            with pytest.raises(AlreadyExists):
+                await upload.complete()
+        assert s3.said[2:5] == ["HEAD /a", "POST /a?uploadId=u1", "HEAD /a"]
+
+
+async def test_a_write_that_never_arrived_is_repeated() -> None:
+    """Nothing is there after the answer was lost: the write is sent again."""
+    async with ScriptedS3(ABSENT, CUT, ABSENT, WRITTEN, versions("e1")) as s3:
+        assert (await put(s3.store(capabilities=CARELESS), "a")).version_id == "v1"
+        assert s3.said[:4] == ["HEAD /a", "PUT /a", "HEAD /a", "PUT /a"]

@@ -148,6 +148,46 @@ async def test_a_store_that_refuses_with_and_without_checksum_is_said() -> None:
             await s3.store().probe("v1/probe/")
 
 
+def asked(s3: ScriptedS3) -> list[str]:
+    """Return what was asked for, in order, without the names of the probe objects."""
+    return [f"{seen.method} {urlsplit(seen.target).query}" for seen in s3.seen]
+
+
+async def test_trying_to_write_makes_no_object() -> None:
+    """A part is sent and taken back: not even a bucket that locks whatever is written has anything to keep."""
+    async with ScriptedS3(Store()) as s3:
+        await s3.store().try_write("v1/probe/")
+        assert asked(s3) == ["POST uploads", "PUT partNumber=1&uploadId=u1", "DELETE uploadId=u1"]
+        assert all(seen.said.split(" ")[1].startswith("/v1/probe/") for seen in s3.seen)
+
+
+@pytest.mark.parametrize("status", [400, 501])
+async def test_trying_to_write_does_without_a_checksum_where_it_must(status: int) -> None:
+    """A store that knows no checksum headers can be written all the same, and is not called broken."""
+
+    def answer(seen: Seen) -> Reply:
+        checked = any(name.lower().startswith("x-amz-checksum") for name in seen.headers)
+        return error(status, "NotImplemented") if checked else Store()(seen)
+
+    async with ScriptedS3(answer) as s3:
+        await s3.store().try_write("v1/probe/")
+        assert asked(s3)[-1] == "DELETE uploadId=u1"
+
+
+@pytest.mark.parametrize("refused", ["POST", "PUT", "DELETE"])
+async def test_a_store_that_cannot_be_written_is_said_by_the_try_too(refused: str) -> None:
+    """Each of the rights that a large upload needs is missed, by its name, and the upload is not left behind."""
+
+    def answer(seen: Seen) -> Reply:
+        return error(403, "AccessDenied") if seen.method == refused else Store()(seen)
+
+    rights = {"POST": "CreateMultipartUpload", "PUT": "UploadPart", "DELETE": "AbortMultipartUpload"}
+    async with ScriptedS3(answer) as s3:
+        with pytest.raises(StoreRefused, match=f"{rights[refused]} of v1/probe/"):
+            await s3.store().try_write("v1/probe/")
+        assert sum(said.startswith("DELETE") for said in asked(s3)) == (0 if refused == "POST" else 2)
+
+
 async def test_the_first_write_probes_once() -> None:
     """Many first writes at once share one probe below the archive's own prefix, then it is known."""
     async with ScriptedS3(Store(conditional=OK)) as s3:

@@ -22,8 +22,9 @@ from tasks import canary as canary_module
 from tasks import housekeeping as housekeeping_module
 from tasks import poll as poll_module
 from tasks import process, send
+from tasks import rollcall as rollcall_module
 from tasks.app import app
-from tasks.liveness import last_song
+from tasks.liveness import last_answer, last_song
 from tasks.loop import Unfinished
 from tests.support.settings import settings, source
 from tests.support.valkey import Valkey
@@ -103,6 +104,25 @@ def test_housekeeping_is_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Asked(monkeypatch, housekeeping_module, "clean_up")
     housekeeping_module.housekeeping()
     assert asked.calls == [{}]
+
+
+def test_a_call_is_answered_for_the_worker_that_took_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what the call is named and what its worker does not hear; a message is input, and its name cut short."""
+    monkeypatch.setattr(rollcall_module, "worker_id", lambda: "0123456789abcdef")
+    rollcall_module.rollcall.push_request(deaf=["poll"])
+    rollcall_module.rollcall.run(7 * "call " * 7)
+    rollcall_module.rollcall.pop_request()
+    answer = process.perform(lambda services: last_answer(services.state, "0123456789abcdef"))
+    assert answer
+    assert (len(answer.call), answer.deaf) == (40, ("poll",))
+    assert process.perform(lambda services: last_song(services.state)) is None, "a scheduler's canary is another proof"
+
+
+def test_a_call_to_no_worker_is_not_answered(valkey: Valkey) -> None:
+    """A worker that could not take a place has no name to answer under."""
+    rollcall_module.rollcall("call")
+    with valkey.client() as asked:
+        assert asked.dbsize() == 0
 
 
 def test_a_canary_sings() -> None:

@@ -10,11 +10,14 @@ import pytest
 import typer
 
 from tasks.cli.command import app
+from tasks.cli.common import Exit
 from tasks.supervisor import STOP_PATIENCE
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "systemd"
+RESTART = "callvault-restart.service"  # runs nothing of ours
 SERVICES = sorted(path.name for path in FOLDER.glob("*.service"))
-STAYING = [name for name in SERVICES if name != "callvault-run.service"]
+OURS = [name for name in SERVICES if name != RESTART]
+STAYING = [name for name in OURS if name not in ("callvault-run.service", "callvault-health.service")]
 VERBS = set(typer.main.get_group(app).commands)
 TOO_EXPOSED = "20"
 """Tenths of systemd's own measure, from 0 to 100; a unit without any hardening has about 96."""
@@ -56,7 +59,7 @@ def test_systemd_understands_the_units(installed: Path) -> None:
     told = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
     ours = [line for line in told.stderr.splitlines() if "callvault" in line]
     assert not ours
-    assert len(units) == len(SERVICES) + 1
+    assert len(units) == len(SERVICES) + 2
 
 
 @needs_systemd
@@ -72,7 +75,7 @@ def test_units_are_little_exposed(installed: Path, name: str) -> None:
     assert told.returncode == 0, told.stdout[-300:]
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", OURS)
 def test_units_run_as_their_own_user_and_write_to_their_own_folder(name: str) -> None:
     """Not root, no way to it, the file system read-only but for the state, and no memory both written and run."""
     unit = read(name)
@@ -95,12 +98,12 @@ def test_units_run_as_their_own_user_and_write_to_their_own_folder(name: str) ->
     assert "u callvault - " in (FOLDER / "callvault.sysusers").read_text()
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", OURS)
 def test_units_hand_over_configuration_and_secrets_as_credentials(name: str) -> None:
     """The command is a verb, its configuration a credential, and no secret is in the unit's environment."""
     unit = read(name)
     match = re.fullmatch(
-        r"/opt/callvault/bin/callvault (\w+) --config \$\{CREDENTIALS_DIRECTORY\}/callvault\.toml",
+        r"/opt/callvault/bin/callvault (\w+)(?: --worker)? --config \$\{CREDENTIALS_DIRECTORY\}/callvault\.toml",
         only(unit, "Service.ExecStart"),
     )
     assert match
@@ -111,7 +114,7 @@ def test_units_hand_over_configuration_and_secrets_as_credentials(name: str) -> 
     assert "Service.EnvironmentFile" not in unit
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", OURS)
 def test_units_are_stopped_in_time_and_in_order(name: str) -> None:
     """SIGTERM goes to the main process, which needs less than the half minute after which the rest is killed."""
     unit = read(name)
@@ -140,3 +143,19 @@ def test_the_nightly_pass_may_take_as_long_as_it_takes_and_gaps_are_seen() -> No
     assert only(timer, "Timer.Persistent") == "true"
     assert only(timer, "Install.WantedBy") == "timers.target"
     assert "Timer.Unit" not in timer, "it starts the service of its own name"
+
+
+def test_a_silent_worker_is_started_anew_and_one_that_may_be_well_is_not() -> None:
+    """The timer asks about the worker alone; its verdict is a failure, an unput question is not, and root restarts."""
+    unit, timer, restart = read("callvault-health.service"), read("callvault-health.timer"), read(RESTART)
+    assert "health --worker" in only(unit, "Service.ExecStart")
+    assert only(unit, "Unit.OnFailure") == RESTART
+    survived = set(only(unit, "Service.SuccessExitStatus").split())
+    assert survived == {"1", str(Exit.USAGE.value), "143", "SIGKILL"}
+    assert str(Exit.UNUSABLE.value) not in survived
+    assert only(timer, "Timer.OnUnitInactiveSec") == "2min"
+    assert only(timer, "Install.WantedBy") == "timers.target"
+    assert not [key for name in (unit, restart) for key in name if key.startswith("Install.")]
+    assert only(restart, "Service.ExecStart") == "/usr/bin/systemctl try-restart callvault-worker.service"
+    assert only(restart, "Service.CapabilityBoundingSet") == ""
+    assert only(restart, "Service.RestrictAddressFamilies") == "AF_UNIX"

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,17 +13,19 @@ from types import SimpleNamespace
 import pytest
 from celery import signals
 
+from config.clock import SystemClock
 from storage.state import StateUnavailable
 from storage.state_redis import RedisState
 from tasks import embedded, launch, up
 from tasks.app import app
 from tasks.broker import BrokerError, with_broker
 from tasks.embedded import EmbeddedError, EmbeddedValkey, address
-from tasks.liveness import sing
+from tasks.liveness import answer, sing
+from tasks.roster import enrol
 from tasks.supervisor import Child
 from tasks.up import BrokerKeeper, CanaryWatch, run_up
 from tests.support.clock import FakeClock
-from tests.support.settings import settings
+from tests.support.settings import NOBODY, settings
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_for
 
@@ -71,6 +73,35 @@ def test_up_runs_worker_and_scheduler_with_an_embedded_broker(idle: Path) -> Non
     assert found[-1] is not None, "the broker ran beside them"
     assert address(idle / "state") is None, "and was stopped"
     assert {(idle / role).read_text() for role in ("worker", "beat")} == {str(CONFIG.absolute())}
+
+
+def test_only_the_very_first_start_grants_permits_at_once(idle: Path) -> None:
+    """Where no broker ran before no worker can have a request open; at later starts one may be left over."""
+    told = settings(idle / "state", url=None)
+    granted: list[str | None] = []
+
+    async def asked(url: str) -> str | None:
+        state = RedisState(url, told.archive.namespace, SystemClock())
+        try:
+            return await state.acquire("hq", 1)
+        finally:
+            await state.aclose()
+
+    def worker_runs() -> bool:
+        if not (idle / "worker").exists():
+            return False
+        url = address(idle / "state")
+        assert url is not None
+        granted.append(asyncio.run(asked(url)))
+        return True
+
+    for _ in range(2):
+        (idle / "worker").unlink(missing_ok=True)
+        thread = when(worker_runs, "the worker runs")
+        assert run_up(told, CONFIG) == 0
+        thread.join()
+    assert granted[0] is not None
+    assert granted[1] is None
 
 
 def test_up_with_a_broker_of_ones_own_starts_none(idle: Path, valkey: Valkey) -> None:
@@ -207,20 +238,48 @@ def test_the_canary_is_looked_at_twice_a_minute(listening: Listening) -> None:
     assert 2 <= listening.asked <= 3
 
 
-def test_the_watch_hears_what_workers_sing(tmp_path: Path, valkey: Valkey, clock: FakeClock) -> None:
-    """It reads the same note that workers write."""
+def test_the_watch_hears_the_canary_and_its_own_worker(tmp_path: Path, valkey: Valkey, clock: FakeClock) -> None:
+    """The older sign counts: another machine's canary hides neither a silent worker nor one that lost a queue."""
     valkey.flush()
     told = with_broker(settings(tmp_path, url=valkey.url))
+    sang = clock.now()
 
-    async def worker_sings() -> None:
-        state = RedisState(valkey.url, told.archive.namespace, clock)
-        await sing(state, clock)
-        await state.aclose()
+    def noting(note: Callable[[RedisState], Awaitable[None]]) -> None:
+        async def writing() -> None:
+            state = RedisState(valkey.url, told.archive.namespace, clock)
+            await note(state)
+            await state.aclose()
 
-    assert asyncio.run(up._last_song(told)) is None
-    asyncio.run(worker_sings())
-    assert asyncio.run(up._last_song(told)) == clock.now()
+        asyncio.run(writing())
+
+    def sign() -> datetime | None:
+        return asyncio.run(up.last_sign(told, os.getpid()))
+
+    assert sign() is None
+    noting(lambda state: sing(state, clock))
+    assert sign() == sang
+    place = enrol(told, "w@here", clock.now())
+    other = enrol(told.model_copy(), "other@here", clock.now())
+    assert sign() is None, "it was called, and has not answered yet"
+    clock.advance(60)
+    for worker in (place.worker, other.worker):
+        noting(lambda state, worker=worker: answer(state, clock, worker.id))  # type: ignore[misc]
+    assert sign() == sang
+    noting(lambda state: sing(state, clock))
+    assert sign() == clock.now()
+    noting(lambda state: answer(state, clock, place.worker.id, "", ["archive"]))
+    assert sign() is None
+    assert asyncio.run(up.last_sign(told, 1)) == clock.now(), "the workers of others are the business of others"
+    place.leave()
+    other.leave()
     assert timedelta(minutes=5) == up.SILENT
+
+
+def test_a_broker_that_takes_no_calls_is_not_the_worker_s_fault(tmp_path: Path, valkey: Valkey) -> None:
+    """It counts as a state that is away."""
+    told = settings(tmp_path, url=NOBODY, state_url=valkey.url)
+    with pytest.raises(StateUnavailable, match="takes no calls"):
+        asyncio.run(up.last_sign(told, None))
 
 
 def test_launch_hands_celery_its_role_and_options(monkeypatch: pytest.MonkeyPatch) -> None:

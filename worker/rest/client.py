@@ -34,7 +34,7 @@ from worker.errors import (
     Truncated,
     WaitUntil,
 )
-from worker.limits import PATIENCE, Gate, Slot
+from worker.limits import LOST, PATIENCE, Gate, Slot
 from worker.rest.connect import TIMEOUTS, open_session
 from worker.rest.decode import looks_like_a_document
 from worker.rest.hidden import Hidden
@@ -226,13 +226,13 @@ class RestClient:
         try:
             if slot:  # the gate was passed some requests ago; the source may have asked for a pause since
                 await self._gate.sit_out_pause()
-            response = await self._follow(method, target, what, purpose, headers, json, form)
+            response = await self._follow(held, method, target, what, purpose, headers, json, form)
             inflate = decoded(response, what)
         except BaseException:
             if slot is None:
                 await held.release()
             raise
-        return BodyStream(inflate, response, what, None if slot else held, self.clock, self._gate.progress)
+        return BodyStream(inflate, response, what, held, self.clock, self._gate.progress, owns_slot=slot is None)
 
     async def open_audio(
         self,
@@ -277,6 +277,7 @@ class RestClient:
 
     async def _follow(
         self,
+        slot: Slot,
         method: str,
         target: URL,
         what: str,
@@ -289,7 +290,7 @@ class RestClient:
         waited = 0.0
         while True:
             try:
-                return await self._sent(method, target, what, purpose, headers, json, form)
+                return await self._sent(slot, method, target, what, purpose, headers, json, form)
             except _Asked as error:
                 waited += max(error.seconds, _LEAST_WAIT)
                 if waited > PATIENCE:
@@ -297,6 +298,7 @@ class RestClient:
 
     async def _sent(
         self,
+        slot: Slot,
         method: str,
         target: URL,
         what: str,
@@ -310,11 +312,13 @@ class RestClient:
         for _ in range(_MAX_HOPS + 1):
             await self._gate.keep_pace()
             try:
-                response = await session.request(
-                    method, target, headers=headers, json=json, data=form and _form(form), allow_redirects=False
-                )
+                async with slot.waiting():
+                    response = await session.request(
+                        method, target, headers=headers, json=json, data=form and _form(form), allow_redirects=False
+                    )
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-                raise translate(error, what) from error
+                raise (Retry(f"{what}: {LOST}") if slot.lost else translate(error, what)) from error
+            slot.ends_by(response.close)
             self._gate.progress()
             if response.status == 206 and not _is_whole(response):
                 response.close()

@@ -10,7 +10,7 @@ import aiohttp
 
 from config.clock import Clock
 from worker.errors import BadAnswer, Retry, SourceError, Truncated
-from worker.limits import Slot
+from worker.limits import LOST, Slot
 
 HEAD = 512
 """Bytes shown by `peek`: enough for every signature and for an error document's first words."""
@@ -44,18 +44,22 @@ class BodyStream:
         inflate: "zlib._Decompress | None",
         response: aiohttp.ClientResponse,
         what: str,
-        slot: Slot | None,
+        slot: Slot,
         clock: Clock,
         progress: Callable[[], None],
+        *,
+        owns_slot: bool,
     ) -> None:
         self._inflate = inflate
         self._response = response
         self._what = what
-        self._slot = slot
+        self._slot = slot if owns_slot else None
         self._clock = clock
         self._progress = progress
         self._source = self._watched()
         self._peeked: list[bytes] = []
+        self._cut = False
+        slot.ends_by(self._end)
 
     @property
     def status(self) -> int:
@@ -191,7 +195,18 @@ class BodyStream:
                 yield piece
             chunk = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
 
+    def _end(self) -> None:
+        """Close the connection, unless everything has come: then no request is open any more.
+
+        Closed so, the body ends with an error for its reader, also where no length would tell that it is not whole.
+        """
+        if not self._response.content.is_eof():
+            self._cut = True
+            self._response.close()
+
     def _translated(self, error: Exception) -> SourceError:
+        if self._cut:
+            return Retry(f"{self._what}: {LOST}")
         if isinstance(error, aiohttp.ClientPayloadError):
             return Truncated(f"{self._what}: the body ended early")
         if isinstance(error, TimeoutError):
