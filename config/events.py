@@ -64,6 +64,8 @@ class Event(StrEnum):
     # the bucket
     STORE_PROBED = "store_probed"
     """What the bucket can do was tried out; `missing` is what it cannot."""
+    LOCK_MISSING = "lock_missing"
+    """A version was written and stands without the lock that the policy promises: an incident."""
 
     # tasks and the log itself
     TASK_UNFINISHED = "task_unfinished"

@@ -1,6 +1,7 @@
 """Reading the configuration file: from a path to `Settings`, or to one `ConfigError` that names every mistake.
 
-The `[[sources]]` are `config.sources`; what a single value may be is `config.values`, secrets are `config.secret`.
+The `[[sources]]` are `config.sources`, `[retention]` is `config.retention_rules`; what a single value may be is
+`config.values`, secrets are `config.secret`.
 """
 
 import stat
@@ -12,13 +13,14 @@ from typing import Any
 
 from config import values as v
 from config.mistakes import ConfigError, Mistakes, Wrong, quoted, read_table, refuse_unknown, shown
+from config.retention_rules import read_retention
 from config.secret import Surroundings
 from config.settings import MIB, Archive, Broker, Runtime, Settings, Source, VendorKeys
 from config.sources import SourceFields, read_sources
 
 VARIABLE = "CALLVAULT_CONFIG"
 _MOST_PARTS = 10_000  # of one multipart upload, https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
-_TABLES = ("archive", "broker", "runtime", "sources")
+_TABLES = ("archive", "broker", "runtime", "retention", "sources")
 
 __all__ = ["ConfigError", "find_config", "load"]
 
@@ -48,12 +50,15 @@ def load(path: Path, vendors: Mapping[str, VendorKeys], environ: Mapping[str, st
     runtime = {"state_dir": Runtime().state_dir.absolute()} | _section("runtime", told, around, mistakes)
     sources = read_sources(told.get("sources"), vendors, around, mistakes)
     _check_sizes(Runtime(**runtime), sources, mistakes)
+    names = [fields["name"] for _, fields in sources if "name" in fields]
+    retention = read_retention(told.get("retention"), names, mistakes)
     if mistakes.lines:
         raise ConfigError(path, mistakes.lines)
     return Settings(
         archive=Archive(**archive),
         broker=Broker(**broker) if "broker" in told else None,
         runtime=Runtime(**runtime),
+        retention=retention,
         sources=tuple(Source(**fields) for _, fields in sources),
     )
 

@@ -5,15 +5,19 @@ Which values are right is `config.values`; this file only knows how a mistake is
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from datetime import date, time
 from pathlib import Path
 
+from config.retention import Retention, Rule
 from config.settings import Archive, Broker, Runtime, Source
 
 _LONGEST_ECHO = 60
 
 _HOMES = (
-    dict.fromkeys(Broker.model_fields, "[broker]")
+    dict.fromkeys((field.name for field in fields(Rule)), "[[retention.rules]]")
+    | dict.fromkeys((field.name for field in fields(Retention)), "[retention]")
+    | dict.fromkeys(Broker.model_fields, "[broker]")
     | dict.fromkeys(Source.model_fields.keys() - {"options"}, "[[sources]]")
     | dict.fromkeys(Runtime.model_fields, "[runtime]")
     | dict.fromkeys(Archive.model_fields, "[archive]")

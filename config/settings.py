@@ -15,6 +15,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
+from config.retention import Retention
+
 _USER_INFO = re.compile(r"://([^/?#;]*)@")
 
 MIB = 1024 * 1024
@@ -107,6 +109,7 @@ class Settings(Frozen):
     archive: Archive
     broker: Broker | None = None
     runtime: Runtime = Runtime()
+    retention: Retention = Retention()
     sources: tuple[Source, ...] = ()
 
     @property

@@ -21,6 +21,14 @@ class StoreRefused(StoreError):
     """Credentials, permissions or the bucket itself are wrong: nothing works until somebody acts."""
 
 
+class NoObjectLock(StoreRefused):
+    """Something was to be locked in a bucket that can lock nothing: the configuration and the bucket do not agree."""
+
+
+class LockMissing(StoreRefused):
+    """A version stands without the lock it was written with, and could not be given it: an incident."""
+
+
 class AlreadyExists(StoreError):
     """A create-only write met an object that is already there: compare, never overwrite."""
 

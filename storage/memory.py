@@ -8,12 +8,13 @@ import asyncio
 import hashlib
 import itertools
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Self
 
 from config.clock import Clock, SystemClock
 from storage.errors import AlreadyExists, IntegrityError, ObjectMissing, StoreRefused, StoreUnavailable
+from storage.lock import Lock, no_object_lock
 from storage.metadata import checked
 from storage.store import ArchiveStore, Body, Capabilities, ObjectInfo, Upload, Written
 
@@ -30,6 +31,7 @@ class Stored:
     metadata: Mapping[str, str]
     modified: datetime
     version_id: str | None
+    lock: Lock | None = None
 
 
 @dataclass(slots=True)
@@ -38,15 +40,17 @@ class _Unfinished:
     content_type: str
     metadata: Mapping[str, str]
     begun_at: datetime
+    lock: Lock | None
     parts: list[bytes] = field(default_factory=list)
 
 
 class MemoryStore:
     """A bucket of its own, empty at first. `versions` is open to tests: per key all versions, the current one last."""
 
-    def __init__(self, *, versioned: bool = False, clock: Clock | None = None) -> None:
+    def __init__(self, *, versioned: bool = False, object_lock: bool = False, clock: Clock | None = None) -> None:
         self.versions: dict[str, list[Stored]] = {}
-        self._versioned = versioned
+        self._versioned = versioned or object_lock
+        self._object_lock = object_lock
         self._clock = clock or SystemClock()
         self._uploads: dict[int, _Unfinished] = {}
         self._numbers = itertools.count(1)
@@ -60,20 +64,46 @@ class MemoryStore:
         content_type: str,
         metadata: Mapping[str, str] | None = None,
         create_only: bool = True,
+        lock: Lock | None = None,
     ) -> Written:
         """Write one object. ValueError for metadata that is not plain ASCII."""
         described = checked(metadata)
         await asyncio.sleep(0)  # others have their turn, as they would over a network
         _compare(key, body, sha256)
-        return self._write(key, bytes(body), content_type, described, create_only=create_only)
+        self._must_lock(key, lock)
+        return self._write(key, bytes(body), content_type, described, lock, create_only=create_only)
 
-    async def upload(self, key: str, *, content_type: str, metadata: Mapping[str, str] | None = None) -> Upload:
+    async def upload(
+        self,
+        key: str,
+        *,
+        content_type: str,
+        metadata: Mapping[str, str] | None = None,
+        lock: Lock | None = None,
+    ) -> Upload:
         """Begin a large, create-only object."""
         described = checked(metadata)
         await asyncio.sleep(0)
+        self._must_lock(key, lock)
         number = next(self._numbers)
-        self._uploads[number] = _Unfinished(key, content_type, described, self._clock.now())
+        self._uploads[number] = _Unfinished(key, content_type, described, self._clock.now(), lock)
         return _MemoryUpload(self, number, key)
+
+    async def lock_of(self, key: str, version_id: str | None) -> Lock | None:
+        """Return the lock of a version; None without one. ObjectMissing."""
+        await asyncio.sleep(0)
+        place = self._place(key, version_id)
+        return self.versions[key][place].lock
+
+    async def extend_lock(self, key: str, version_id: str | None, lock: Lock) -> Lock:
+        """Have a version locked at least until that date, and return its lock. ObjectMissing."""
+        await asyncio.sleep(0)
+        place = self._place(key, version_id)
+        found = self.versions[key][place]
+        wanted = lock.on(found.lock)
+        self._must_lock(key, wanted)
+        self.versions[key][place] = replace(found, lock=wanted)
+        return wanted
 
     async def head(self, key: str) -> ObjectInfo | None:
         """Return what is known of the current object; None when there is none."""
@@ -135,7 +165,7 @@ class MemoryStore:
             checksum=True,
             payload_hash=True,
             versioned=self._versioned,
-            object_lock=False,
+            object_lock=self._object_lock,
         )
 
     async def try_write(self, prefix: str) -> None:  # noqa: ARG002 - memory can always be written
@@ -151,15 +181,36 @@ class MemoryStore:
             raise ObjectMissing(f"there is no {key}", key)
         return self.versions[key][-1].body
 
+    def _must_lock(self, key: str, lock: Lock | None) -> None:
+        if lock is None:
+            return
+        if not self._object_lock:
+            raise no_object_lock("in memory", key)
+        if lock.until <= self._clock.now():
+            raise StoreRefused(f"the lock of {key} would end in the past", key)
+
+    def _place(self, key: str, version_id: str | None) -> int:
+        for place, found in reversed(list(enumerate(self.versions.get(key, [])))):
+            if version_id in (None, found.version_id):
+                return place
+        raise ObjectMissing(f"there is no {key}" + (f" of version {version_id}" if version_id else ""), key)
+
     def _write(
-        self, key: str, body: bytes, content_type: str, metadata: Mapping[str, str], *, create_only: bool
+        self,
+        key: str,
+        body: bytes,
+        content_type: str,
+        metadata: Mapping[str, str],
+        lock: Lock | None,
+        *,
+        create_only: bool,
     ) -> Written:
         if create_only and key in self.versions:
             raise AlreadyExists(f"{key} is already there", key)
         version_id = f"v{next(self._numbers)}" if self._versioned else None
-        stored = Stored(body, content_type, metadata, self._clock.now(), version_id)
+        stored = Stored(body, content_type, metadata, self._clock.now(), version_id, lock)
         self.versions[key] = [*(self.versions.get(key, []) if self._versioned else []), stored]
-        return Written(key, len(body), version_id)
+        return Written(key, len(body), version_id, lock)
 
 
 class _MemoryUpload:
@@ -183,7 +234,7 @@ class _MemoryUpload:
         if any(len(part) < LEAST_PART for part in begun.parts[:-1]):
             raise StoreRefused(f"a part of {self._key} other than the last is smaller than 5 MiB", self._key)
         written = self._store._write(  # noqa: SLF001 - the two are one thing
-            self._key, b"".join(begun.parts), begun.content_type, begun.metadata, create_only=True
+            self._key, b"".join(begun.parts), begun.content_type, begun.metadata, begun.lock, create_only=True
         )
         await self.abort()
         return written

@@ -105,14 +105,31 @@ class MediaFacts(_Model):
     warnings: tuple[str, ...] = ()
 
 
+class RetentionFacts(_Model):
+    """Why it is kept until `archive.retain_until`: frozen when it was archived, whatever the policy says later."""
+
+    rule: str | None
+    """The rule's name; null where none matched and the policy's default holds."""
+    keep: str
+    counted_from: UtcTime
+    policy: str
+    """Which version of the policy: the first twelve hex digits of its hash."""
+
+
 class ArchiveFacts(_Model):
-    """When and how it was archived."""
+    """When and how it was archived, and how long it is kept.
+
+    `lock_mode` is the lock that the media were seen to carry; null where there is none, also because the promise was
+    over before anything was written.
+    """
 
     archived_at: UtcTime
     archived_by: str
     retain_until: UtcTime | None = None
     lock_mode: str | None = None
     legal_hold: bool = False
+    retention: RetentionFacts | None = Field(default=None, exclude_if=lambda facts: facts is None)
+    """Left out where the configuration has no retention."""
 
 
 class Sidecar(_Model):

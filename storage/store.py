@@ -9,17 +9,23 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol, Self
 
+from storage.lock import Lock
+
 Body = bytes | memoryview
 """Bytes to be written; a view lends a buffer for the length of the call, so that nothing is copied."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a write left behind. `version_id` is None where the bucket keeps no versions."""
+    """What a write left behind. `version_id` is None where the bucket keeps no versions.
+
+    `lock` is what the version was seen to carry; None where none was asked for.
+    """
 
     key: str
     bytes: int
     version_id: str | None
+    lock: Lock | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +116,10 @@ class ArchiveStore(Protocol):
     """A bucket. Safe to use from many coroutines of one event loop; retries trouble that passes by itself.
 
     Every method may raise StoreUnavailable (retries spent) and StoreRefused (credentials, rights, no bucket).
+
+    A write with a `lock` sends it with the bytes and returns when the version written was seen to carry it, given
+    again where the store had dropped it: LockMissing, a StoreRefused, where it does not carry it even then. A lock
+    must end in the future. Locks only grow.
     """
 
     async def put(
@@ -121,6 +131,7 @@ class ArchiveStore(Protocol):
         content_type: str,
         metadata: Mapping[str, str] | None = None,
         create_only: bool = True,
+        lock: Lock | None = None,
     ) -> Written:
         """Write one object in one request. `sha256` is the body's, in hex; it is signed and sent as checksum.
 
@@ -129,8 +140,26 @@ class ArchiveStore(Protocol):
         """
         ...
 
-    async def upload(self, key: str, *, content_type: str, metadata: Mapping[str, str] | None = None) -> Upload:
-        """Begin a large, create-only object."""
+    async def upload(
+        self,
+        key: str,
+        *,
+        content_type: str,
+        metadata: Mapping[str, str] | None = None,
+        lock: Lock | None = None,
+    ) -> Upload:
+        """Begin a large, create-only object, locked when it is complete."""
+        ...
+
+    async def lock_of(self, key: str, version_id: str | None) -> Lock | None:
+        """Return the lock of a version, of the current one where that is None; None without one. ObjectMissing."""
+        ...
+
+    async def extend_lock(self, key: str, version_id: str | None, lock: Lock) -> Lock:
+        """Have a version locked at least until that date, and return the lock it carries then. ObjectMissing.
+
+        What stands is never shortened, and keeps its mode: to change that takes a right which callvault must not have.
+        """
         ...
 
     async def head(self, key: str) -> ObjectInfo | None:

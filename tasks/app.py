@@ -73,8 +73,9 @@ def _tell_the_pool(**_: object) -> None:
 
 @signals.worker_ready.connect
 def _say_ready(**_: object) -> None:
-    """Begin, unless the servers that have just been reached would lose work."""
+    """Begin, unless the servers that have just been reached would lose work, or the bucket cannot lock."""
     fitness.end_if_unfit(process.settings())
+    fitness.end_if_unlockable(process.settings())
     log.info(Event.WORKER_STARTED, processes=process.settings().worker_processes)
 
 

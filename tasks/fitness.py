@@ -2,6 +2,7 @@
 
 What a Redis must be like is `storage.state_fitness`. One that evicts keys, or is a cluster, is refused at start: it
 loses work in silence. One that cannot be reached is waited for, so a worker asks once it has reached its broker.
+A bucket that can lock nothing, although the policy wants locks, is refused in the same way.
 """
 
 import asyncio
@@ -13,9 +14,12 @@ from config.clock import SystemClock
 from config.events import Event
 from config.logs import get_logger
 from config.settings import Settings
+from storage.errors import NoObjectLock, StoreError
+from storage.s3.store import S3Store
 from storage.state import StateUnavailable, StateUnfit
 from storage.state_redis import RedisState
 from tasks.broker import BrokerError, brief_connection, broker_url, redis_urls
+from worker.checking import refuse_unlockable
 
 EXIT_CODE = 2
 """How a process ends that refuses its servers: somebody has to change a configuration."""
@@ -73,3 +77,25 @@ def end_if_unfit(settings: Settings) -> None:
     except StateUnfit as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(EXIT_CODE) from error
+
+
+def end_if_unlockable(settings: Settings) -> None:
+    """End this process, with the sentence, when the policy wants locks and the bucket can hold none.
+
+    One that cannot be asked is waited for, as for any write. Without a mode the bucket is not asked.
+    """
+    try:
+        asyncio.run(_ask_bucket(settings))
+    except NoObjectLock as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(EXIT_CODE) from error
+    except StoreError as error:
+        log.warning(Event.STORE_FAILED, detail=error.message)
+
+
+async def _ask_bucket(settings: Settings) -> None:
+    store = S3Store(settings.archive, SystemClock())
+    try:
+        await refuse_unlockable(settings, store)
+    finally:
+        await store.aclose()

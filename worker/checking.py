@@ -5,8 +5,10 @@ from datetime import timedelta
 
 from config.events import Event
 from config.logs import get_logger
-from config.settings import Source
-from storage.errors import StoreError
+from config.settings import Settings, Source
+from storage.errors import NoObjectLock, StoreError
+from storage.lock import no_object_lock
+from storage.store import ArchiveStore, Capabilities
 from worker.batch import patiently
 from worker.errors import SourceError
 from worker.model import Window
@@ -60,6 +62,31 @@ async def check_bucket(services: Services) -> Finding:
         found = await services.store.probe(services.keys.probe(""))
     except StoreError as error:
         return Finding(what, ok=False, detail=error.message)
+    if trouble := _unlockable(services.settings, found):
+        return Finding(what, ok=False, detail=trouble.message)
     lock = {True: "object lock on", False: "object lock off", None: "object lock unknown"}[found.object_lock]
     detail = f"can be written; {'versioned' if found.versioned else 'no versions'}, {lock}"
-    return Finding(what, ok=True, detail=detail, warnings=tuple(found.shortcomings()))
+    mode = services.settings.retention.mode
+    warnings = found.shortcomings()
+    if mode is not None:
+        detail += f"; recordings are locked in {mode} mode, policy {services.settings.retention.version}"
+        if found.object_lock is None:
+            warnings.append("whether object lock is on could not be read: each lock is read back when it is written")
+    return Finding(what, ok=True, detail=detail, warnings=tuple(warnings))
+
+
+async def refuse_unlockable(settings: Settings, store: ArchiveStore) -> None:
+    """Raise NoObjectLock where the configuration asks for locks and the bucket can hold none; or as a probe does.
+
+    Without a mode nothing is asked. Where it cannot be read, each lock that is written is read back anyway.
+    """
+    if settings.retention.mode is not None:
+        trouble = _unlockable(settings, await store.ensure_probed())
+        if trouble is not None:
+            raise trouble
+
+
+def _unlockable(settings: Settings, found: Capabilities) -> NoObjectLock | None:
+    if settings.retention.mode is None or found.object_lock is not False:
+        return None
+    return no_object_lock(settings.archive.bucket)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
+from storage.lock import Lock
 from storage.store import ArchiveStore, Upload, Written
 from worker.steps import Step, reached
 
@@ -18,7 +19,13 @@ class Draft:
     """As an async context manager it drops everything that was not published, on every exit."""
 
     def __init__(
-        self, store: ArchiveStore, key: str, content_type: str, part_bytes: int, twin: str | None = None
+        self,
+        store: ArchiveStore,
+        key: str,
+        content_type: str,
+        part_bytes: int,
+        twin: str | None = None,
+        lock: Lock | None = None,
     ) -> None:
         self.key = key
         self.size = 0
@@ -26,6 +33,7 @@ class Draft:
         self._content_type = content_type
         self._part_bytes = part_bytes
         self._twin = twin
+        self._lock = lock
         self._whole = hashlib.sha256()
         self._buffer = bytearray()
         self._filled = 0
@@ -57,7 +65,7 @@ class Draft:
         if not self.large:
             body = memoryview(self._buffer)[: self._filled]
             return await self._store.put(
-                key, body, sha256=self.sha256, content_type=self._content_type, metadata=metadata
+                key, body, sha256=self.sha256, content_type=self._content_type, metadata=metadata, lock=self._lock
             )
         if self._filled:
             await self._send(self._filled)
@@ -82,7 +90,7 @@ class Draft:
             if key is None:
                 continue
             if key not in self._uploads:
-                self._uploads[key] = await self._store.upload(key, content_type=self._content_type)
+                self._uploads[key] = await self._store.upload(key, content_type=self._content_type, lock=self._lock)
             await self._uploads[key].part(body, sha256)
             reached(Step.PART_SENT)
         rest = self._filled - size

@@ -1,7 +1,8 @@
 """Putting a gap on record: a finished recording that could not be archived, and why.
 
 A gap record is the one object that may be written again: a later try that fails too brings `last_try_at`
-and `tries` up to date, and keeps `first_seen_at`.
+and `tries` up to date, and keeps `first_seen_at`. It is locked as the recording would have been; written again, it
+is a new version with a lock of its own.
 """
 
 import hashlib
@@ -11,6 +12,8 @@ from config.events import Event
 from config.logs import get_logger
 from storage.errors import AlreadyExists, IntegrityError, ObjectMissing
 from storage.keys import rid, utc_date
+from storage.lock import Lock
+from storage.retention import promised
 from storage.sidecar import CallFacts, GapReason, GapRecord, canonical
 from worker.index import LISTED, fingerprint
 from worker.model import Recording, Unreadable
@@ -82,17 +85,21 @@ async def _put(
         vendor_record=record,
     )
     metadata = {LISTED: fingerprint(record)}
+    promise = promised(services.settings.retention, source.name, call, now)
+    lock = promise.lock(now) if promise else None
     try:
-        await _write(services, key, gap, metadata, create_only=True)
+        await _write(services, key, gap, metadata, lock, create_only=True)
     except AlreadyExists:
         before = await read_gap(services, key)
         if before is not None:
             gap = gap.model_copy(update={"first_seen_at": before.first_seen_at, "tries": before.tries + tries})
-        await _write(services, key, gap, metadata, create_only=False)
+        await _write(services, key, gap, metadata, lock, create_only=False)
     log.warning(Event.RECORDING_GAP, source=source.name, recording=recording_id, reason=reason.value, detail=detail)
 
 
-async def _write(services: Services, key: str, gap: GapRecord, metadata: dict[str, str], *, create_only: bool) -> None:
+async def _write(
+    services: Services, key: str, gap: GapRecord, metadata: dict[str, str], lock: Lock | None, *, create_only: bool
+) -> None:
     body = canonical(gap)
     await services.store.put(
         key,
@@ -101,4 +108,5 @@ async def _write(services: Services, key: str, gap: GapRecord, metadata: dict[st
         content_type="application/json",
         metadata=metadata,
         create_only=create_only,
+        lock=lock,
     )

@@ -14,6 +14,8 @@ from config.events import Event
 from config.logs import get_logger
 from storage.errors import AlreadyExists, IntegrityError, ObjectMissing
 from storage.keys import rid, utc_date
+from storage.lock import Lock
+from storage.retention import promised
 from storage.sidecar import ArchiveFacts, GapReason, MediaFacts, Sidecar, VendorHashFacts, Verdict, canonical
 from storage.store import Written
 from worker.audio import WAV_HEADER, AudioType, riff_length, sniff
@@ -62,6 +64,9 @@ class Transfer:
         self._keep_claim = keep
         self._rid = rid(recording.id)
         self._day = utc_date(recording.started_at)
+        now = services.clock.now()
+        self._promise = promised(services.settings.retention, desk.source.name, recording.call, now)
+        self._lock = self._promise.lock(now) if self._promise else None
         self._seen: list[str] = []  # SHA-256 of each complete but doubtful download
         self._evidence = False  # whether this try may end in quarantine
 
@@ -78,7 +83,7 @@ class Transfer:
             media_key = self._services.keys.media(source.name, self._day, self._rid, kind.ext)
             twin = await self._quarantine_key(kind) if self._evidence else None
             part = self._services.settings.runtime.part_bytes
-            async with Draft(self._services.store, media_key, kind.content_type, part, twin) as draft:
+            async with Draft(self._services.store, media_key, kind.content_type, part, twin, self._lock) as draft:
                 async for chunk in stream.chunks():
                     self._refuse_too_large(draft.size + len(chunk))
                     with self._desk.gate.excused():
@@ -168,12 +173,24 @@ class Transfer:
             except ObjectMissing as error:
                 raise Retry(f"{key} was there and is gone again") from error
             if sha256 == draft.sha256:
-                return Written(key, there.bytes, there.version_id)
+                return Written(key, there.bytes, there.version_id, await self._relocked(key, there.version_id))
         log.error(Event.CONFLICT, source=self._desk.source.name, recording=self._recording.id, key=key)
         detail = (
             f"{key} holds {there.bytes} other bytes than the {draft.size} with SHA-256 {draft.sha256} that came now"
         )
         raise await self._doubt(received, twin, detail, GapReason.CONFLICT)
+
+    async def _relocked(self, key: str, version_id: str | None) -> Lock | None:
+        """Have what an earlier try wrote carry the lock that is promised now; what it carries is never shortened."""
+        if self._promise is None:
+            return None
+        try:
+            if self._lock is None:  # the promise is over; a longer one may have been made before
+                found = await self._services.store.lock_of(key, version_id)
+                return found if found is not None and found.lasts(self._services.clock.now()) else None
+            return await self._services.store.extend_lock(key, version_id, self._lock)
+        except ObjectMissing as error:
+            raise Retry(f"{key} was there and is gone again") from error
 
     async def _doubt(self, received: _Received, twin: str | None, detail: str, reason: GapReason) -> SourceError:
         """At first ask for another download; the second time keep the bytes. The caller raises what this returns."""
@@ -216,12 +233,13 @@ class Transfer:
                 vendor_hash=verdict,
                 warnings=tuple(warnings),
             ),
-            archive=ArchiveFacts(archived_at=self._services.clock.now(), archived_by=f"callvault {VERSION}"),
+            archive=self._archive_facts(written.lock),
             vendor_record=recording.record,
         )
         body = canonical(sidecar)
         key = self._services.keys.sidecar(source.name, self._day, self._rid)
         metadata = {WATERMARK: self._watermark.isoformat()} if self._watermark else {}
+        lock = self._lock.joined(written.lock) if self._lock else written.lock
         await self._keep_claim()
         try:
             await self._services.store.put(
@@ -230,6 +248,7 @@ class Transfer:
                 sha256=hashlib.sha256(body).hexdigest(),
                 content_type="application/json",
                 metadata=metadata,
+                lock=lock,
             )
         except AlreadyExists:
             pass
@@ -242,6 +261,20 @@ class Transfer:
             pass
         else:
             if before.media.sha256 == sidecar.media.sha256:
+                await self._relocked(key, None)
                 return Outcome(recording.id, Fate.HELD)
         log.error(Event.CONFLICT, source=source.name, recording=recording.id, key=key)
         raise await self._doubt(received, None, f"{key} describes other bytes", GapReason.CONFLICT)
+
+    def _archive_facts(self, lock: Lock | None) -> ArchiveFacts:
+        """Say how it was archived, and freeze what was promised; where the media's own lock is longer, that counts."""
+        now, by = self._services.clock.now(), f"callvault {VERSION}"
+        if self._promise is None:
+            return ArchiveFacts(archived_at=now, archived_by=by)
+        return ArchiveFacts(
+            archived_at=now,
+            archived_by=by,
+            retain_until=max(self._promise.until, lock.until) if lock else self._promise.until,
+            lock_mode=lock.mode if lock else None,
+            retention=self._promise.facts,
+        )

@@ -17,6 +17,7 @@ class Operation(StrEnum):
 
     PUT = "PutObject"
     HEAD = "HeadObject"
+    HEAD_VERSION = "HeadObject of a version"
     GET = "GetObject"
     DELETE = "DeleteObject"
     LIST = "ListObjectsV2"
@@ -27,11 +28,13 @@ class Operation(StrEnum):
     ABORT = "AbortMultipartUpload"
     UPLOADS = "ListMultipartUploads"
     LOCK = "GetObjectLockConfiguration"
+    RETAIN = "PutObjectRetention"
 
 
 _RIGHTS = {
     Operation.PUT: "s3:PutObject",
     Operation.HEAD: "s3:GetObject and s3:ListBucket (without the latter S3 answers 403 for what is not there)",
+    Operation.HEAD_VERSION: "s3:GetObjectVersion and s3:GetObjectRetention (without the latter S3 tells of no lock)",
     Operation.GET: "s3:GetObject and s3:ListBucket",
     Operation.DELETE: "s3:DeleteObject and s3:DeleteObjectVersion on the probe objects",
     Operation.LIST: "s3:ListBucket",
@@ -42,6 +45,7 @@ _RIGHTS = {
     Operation.ABORT: "s3:AbortMultipartUpload",
     Operation.UPLOADS: "s3:ListBucketMultipartUploads",
     Operation.LOCK: "s3:GetBucketObjectLockConfiguration",
+    Operation.RETAIN: "s3:PutObjectRetention",
 }
 
 _ADVICE = {
@@ -83,7 +87,7 @@ def explain(answer: Answer, operation: Operation, key: str, address: Address) ->
             f"{said} Grant {_RIGHTS[operation]}, and look for a bucket policy that denies it; or the keys are wrong.",
             key,
         )
-    if status == 404 and operation in (Operation.GET, Operation.HEAD):
+    if status == 404 and operation in (Operation.GET, Operation.HEAD, Operation.HEAD_VERSION):
         return ObjectMissing(f"{what}: there is no such object", key)
     return StoreRefused(f"{said} The store does not take this request: run `callvault check`.", key)
 

@@ -19,19 +19,21 @@ from config.logs import get_logger
 from config.settings import Archive
 from storage.errors import IntegrityError
 from storage.keys import Keys
+from storage.lock import Lock
 from storage.metadata import checked
 from storage.s3 import listing, upload
 from storage.s3.address import address_of
 from storage.s3.answers import http_date
+from storage.s3.locking import extended, lock_headers, secure, standing
 from storage.s3.probe import probe, try_write
 from storage.s3.refusals import Operation
 from storage.s3.signing import Signer
 from storage.s3.transport import Patience, Request, Transport
 from storage.s3.writing import (
     CREATE_ONLY,
-    checksum_headers,
     confirm,
     description_headers,
+    proof_headers,
     refuse_existing,
     refuse_rival,
 )
@@ -86,6 +88,7 @@ class S3Store:
         content_type: str,
         metadata: Mapping[str, str] | None = None,
         create_only: bool = True,
+        lock: Lock | None = None,
     ) -> Written:
         """Write one object in one request. ValueError for metadata that is not plain ASCII.
 
@@ -94,8 +97,8 @@ class S3Store:
         """
         headers = description_headers(content_type, checked(metadata))
         can = await self.ensure_probed()
-        if can.checksum_headers:
-            headers |= checksum_headers(sha256)
+        headers |= proof_headers(body, sha256, can, locked=lock is not None)
+        headers |= lock_headers(self._transport, lock, can, key)
         guarded = create_only and can.create_only
         look = partial(refuse_existing, self._transport, key) if create_only and not guarded else None
         if guarded:
@@ -106,15 +109,31 @@ class S3Store:
             Request("PUT", Operation.PUT, key, headers=headers, body=body, sha256=sha256), again=look
         )
         confirm(answer, sha256, key)
+        seen = await secure(self._transport, key, answer.version_id, lock, can) if lock else None
         if look:
             await refuse_rival(self._transport, key, self._page_size)
-        return Written(key, len(body), answer.version_id)
+        return Written(key, len(body), answer.version_id, seen)
 
-    async def upload(self, key: str, *, content_type: str, metadata: Mapping[str, str] | None = None) -> Upload:
+    async def upload(
+        self,
+        key: str,
+        *,
+        content_type: str,
+        metadata: Mapping[str, str] | None = None,
+        lock: Lock | None = None,
+    ) -> Upload:
         """Begin a large, create-only object. ValueError for metadata that is not plain ASCII."""
         described = checked(metadata)
         can = await self.ensure_probed()
-        return await upload.begin(self._transport, key, content_type, described, can, self._page_size)
+        return await upload.begin(self._transport, key, content_type, described, can, self._page_size, lock)
+
+    async def lock_of(self, key: str, version_id: str | None) -> Lock | None:
+        """Return the lock of a version. ObjectMissing."""
+        return await standing(self._transport, key, version_id)
+
+    async def extend_lock(self, key: str, version_id: str | None, lock: Lock) -> Lock:
+        """Have a version locked at least until that date; return its lock. ObjectMissing, LockMissing."""
+        return await extended(self._transport, key, version_id, lock, await self.ensure_probed())
 
     async def head(self, key: str) -> ObjectInfo | None:
         """Return size, time, version and metadata; None for a missing object (or bucket: HEAD does not say)."""

@@ -13,15 +13,17 @@ from typing import Any, Self, TypeVar
 from xml.sax.saxutils import escape
 
 from storage.errors import AlreadyExists, StoreError, StoreUnavailable
+from storage.lock import Lock
 from storage.s3.answers import document
+from storage.s3.locking import lock_headers, secure
 from storage.s3.refusals import Operation, explain
 from storage.s3.transport import EMPTY_SHA256, Request, Transport
 from storage.s3.writing import (
     CREATE_ONLY,
-    checksum_headers,
     confirm,
     description_headers,
     exists,
+    proof_headers,
     refuse_existing,
     refuse_rival,
 )
@@ -46,13 +48,20 @@ class S3Upload:
     """Implements `storage.store.Upload`. One part at a time: the caller awaits each."""
 
     def __init__(
-        self, transport: Transport, key: str, upload_id: str, capabilities: Capabilities, page_size: int
+        self,
+        transport: Transport,
+        key: str,
+        upload_id: str,
+        capabilities: Capabilities,
+        page_size: int,
+        lock: Lock | None = None,
     ) -> None:
         self._transport = transport
         self._key = key
         self._id = upload_id
         self._can = capabilities
         self._page_size = page_size
+        self._lock = lock
         self._parts: list[str] = []
         self._bytes = 0
         self._over = False
@@ -67,7 +76,7 @@ class S3Upload:
                 Operation.PART,
                 self._key,
                 {"partNumber": str(number), "uploadId": self._id},
-                checksum_headers(sha256) if self._can.checksum_headers else {},
+                proof_headers(body, sha256, self._can, locked=self._lock is not None),
                 body,
                 sha256,
             )
@@ -97,13 +106,14 @@ class S3Upload:
                 raise AlreadyExists(f"{self._key} is already there and its upload is over", self._key)
             raise explain(answer, Operation.COMPLETE, self._key, self._transport.address)
         self._over = True
-        if look:
-            await refuse_rival(self._transport, self._key, self._page_size)
         version_id = answer.version_id
         if version_id is None and self._can.versioned:  # some stores tell it on HEAD only
             head = await self._transport.call(Request("HEAD", Operation.HEAD, self._key))
             version_id = head.version_id
-        return Written(self._key, self._bytes, version_id)
+        lock = await secure(self._transport, self._key, version_id, self._lock, self._can) if self._lock else None
+        if look:  # after the lock: a version that met a rival stays too
+            await refuse_rival(self._transport, self._key, self._page_size)
+        return Written(self._key, self._bytes, version_id, lock)
 
     async def abort(self) -> None:
         """Drop all parts; to the end, even if the caller is cancelled."""
@@ -157,11 +167,13 @@ async def begin(
     metadata: Mapping[str, str],
     capabilities: Capabilities,
     page_size: int,
+    lock: Lock | None = None,
 ) -> S3Upload:
     """Begin an upload. Cancelled while the store answers, it is aborted again."""
+    locked = lock_headers(transport, lock, capabilities, key)
 
     async def created() -> str:
-        headers = description_headers(content_type, metadata)
+        headers = description_headers(content_type, metadata) | locked
         if capabilities.checksum_headers:
             headers["x-amz-checksum-algorithm"] = "SHA256"
         return await create(transport, key, headers)
@@ -176,4 +188,4 @@ async def begin(
     except asyncio.CancelledError:
         await shielded(forgotten())
         raise
-    return S3Upload(transport, key, upload_id, capabilities, page_size)
+    return S3Upload(transport, key, upload_id, capabilities, page_size, lock)

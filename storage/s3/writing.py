@@ -6,6 +6,7 @@ is the concern of `worker.claim`.
 """
 
 import base64
+import hashlib
 from collections.abc import Mapping
 
 from storage.errors import AlreadyExists, IntegrityError
@@ -13,6 +14,7 @@ from storage.s3.answers import Answer
 from storage.s3.listing import versions
 from storage.s3.refusals import Operation
 from storage.s3.transport import Request, Transport
+from storage.store import Body, Capabilities
 
 CREATE_ONLY = {"If-None-Match": "*"}
 
@@ -25,6 +27,18 @@ def in_base64(sha256: str) -> str:
 def checksum_headers(sha256: str) -> dict[str, str]:
     """Return the headers that have the store check the body. AWS needs the value only, moto the algorithm too."""
     return {"x-amz-checksum-sha256": in_base64(sha256), "x-amz-sdk-checksum-algorithm": "SHA256"}
+
+
+def proof_headers(body: Body, sha256: str, can: Capabilities, *, locked: bool) -> dict[str, str]:
+    """Return the headers that have the store check a body: SHA-256 where it takes that.
+
+    Else MD5 for what is locked, since S3 takes nothing under a lock without one of the two.
+    """
+    if can.checksum_headers:
+        return checksum_headers(sha256)
+    if not locked:
+        return {}
+    return {"Content-MD5": base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()}
 
 
 def description_headers(content_type: str, metadata: Mapping[str, str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from storage.state import State, StateUnavailable
 from storage.state_local import LocalState
 from tasks.cli.common import Config, Exit, Json, Level, LogLevel, print_json, read_settings, run_async, usage
 from tasks.cli.progress import watching
+from worker.checking import refuse_unlockable
 from worker.housekeeping import clean_up
 from worker.model import Window
 from worker.outcome import Report
@@ -111,6 +112,10 @@ async def _run(
     state = LocalState(settings.runtime.state_dir, settings.archive.namespace, clock)
     store = S3Store(settings.archive, clock)
     async with make_services(settings, clock, store, state, len(sources)) as services:
+        try:
+            await refuse_unlockable(settings, store)
+        except StoreError as error:
+            return {}, error.message
         try:
             await clean_up(services)
         except StoreRefused as error:  # the right to list uploads may be missing; archiving does without

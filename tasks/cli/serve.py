@@ -91,6 +91,7 @@ def _settings(config: Path | None, level: Level) -> tuple[Settings, Path]:
 def _up(settings: Settings, path: Path) -> int:
     if settings.broker:
         fitness.end_if_unfit(broker.with_broker(settings))  # its children would only be started again and again
+    fitness.end_if_unlockable(settings)
     return run_up(settings, path)
 
 

@@ -11,7 +11,9 @@ from typing import ClassVar
 
 import pytest
 
-from storage.errors import AlreadyExists, IntegrityError, ObjectMissing, StoreRefused, StoreUnavailable
+from config.retention import LockMode
+from storage.errors import AlreadyExists, IntegrityError, NoObjectLock, ObjectMissing, StoreRefused, StoreUnavailable
+from storage.lock import Lock
 from storage.store import ArchiveStore, Capabilities, Upload, Written
 
 PAGE_SIZE = 3
@@ -19,6 +21,9 @@ MIB5 = 5 * 1024 * 1024
 NEVER = datetime(2000, 1, 1, tzinfo=UTC)
 SOMEDAY = datetime(2100, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
+IN_TWO_DAYS = datetime.now(UTC).replace(microsecond=0) + 2 * DAY
+SHORT, LONG = Lock(LockMode.GOVERNANCE, IN_TWO_DAYS), Lock(LockMode.GOVERNANCE, IN_TWO_DAYS + DAY)
+FIRM = Lock(LockMode.COMPLIANCE, IN_TWO_DAYS)
 
 
 def digest(body: bytes) -> str:
@@ -26,9 +31,18 @@ def digest(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-async def put(store: ArchiveStore, key: str, body: bytes = b"RIFF", *, create_only: bool = True) -> Written:
+async def put(
+    store: ArchiveStore, key: str, body: bytes = b"RIFF", *, create_only: bool = True, lock: Lock | None = None
+) -> Written:
     """Write one object."""
-    return await store.put(key, body, sha256=digest(body), content_type="audio/wav", create_only=create_only)
+    return await store.put(key, body, sha256=digest(body), content_type="audio/wav", create_only=create_only, lock=lock)
+
+
+async def put_in_parts(store: ArchiveStore, key: str, lock: Lock | None = None) -> Written:
+    """Write one object in parts."""
+    async with await store.upload(key, content_type="audio/wav", lock=lock) as upload:
+        await upload.part(b"RIFF", digest(b"RIFF"))
+        return await upload.complete()
 
 
 async def keys(store: ArchiveStore, prefix: str = "", start_after: str = "") -> list[str]:
@@ -275,6 +289,61 @@ class StoreContract:
         assert await store.abort_stale_uploads("p/", DAY, SOMEDAY) == 0
         assert await left_over(store) == 1
         await ours.abort()
+
+    @pytest.mark.parametrize("lock", [SHORT, FIRM], ids=lambda lock: lock.mode)
+    @pytest.mark.parametrize("write", [put, put_in_parts])
+    async def test_what_is_locked_at_write_is_seen_to_be_locked(
+        self, store: ArchiveStore, write: Callable[..., Awaitable[Written]], lock: Lock
+    ) -> None:
+        """Mode and date stand on the version that was written; in a bucket that cannot lock, nothing is written."""
+        if not self.can.object_lock:
+            with pytest.raises(NoObjectLock, match="no Object Lock"):
+                await write(store, "a", lock=lock)
+            assert await store.head("a") is None
+            return
+        written = await write(store, "a", lock=lock)
+        assert written.lock == lock
+        assert await store.lock_of("a", written.version_id) == lock
+        assert await store.lock_of("a", None) == lock
+
+    @pytest.mark.parametrize("write", [put, put_in_parts])
+    async def test_without_a_lock_nothing_is_locked(
+        self, store: ArchiveStore, write: Callable[..., Awaitable[Written]]
+    ) -> None:
+        """A write that asks for none gets none, whatever the bucket can."""
+        written = await write(store, "a")
+        assert written.lock is None
+        assert await store.lock_of("a", written.version_id) is None
+
+    @pytest.mark.parametrize("mode", LockMode)
+    async def test_locks_grow_and_never_shrink(self, store: ArchiveStore, mode: LockMode) -> None:
+        """A later date is taken on, an earlier changes nothing; the mode stays, whichever is asked for."""
+        if not self.can.object_lock:
+            return
+        short, long = Lock(mode, SHORT.until), Lock(mode, LONG.until)
+        version = (await put(store, "a", lock=short)).version_id
+        for asked in (LONG, SHORT, FIRM):
+            assert await store.extend_lock("a", version, asked) == long
+        assert await store.lock_of("a", version) == long
+
+    async def test_each_version_has_a_lock_of_its_own(self, store: ArchiveStore) -> None:
+        """What is written again is locked by itself, and a version without a lock can be given one."""
+        if not self.can.object_lock:
+            return
+        first = (await put(store, "a", create_only=False, lock=LONG)).version_id
+        second = (await put(store, "a", b"2", create_only=False)).version_id
+        assert (await store.lock_of("a", first), await store.lock_of("a", second)) == (LONG, None)
+        assert await store.lock_of("a", None) is None
+        assert await store.extend_lock("a", None, SHORT) == SHORT
+        assert (await store.lock_of("a", first), await store.lock_of("a", second)) == (LONG, SHORT)
+
+    async def test_what_is_missing_has_no_lock(self, store: ArchiveStore) -> None:
+        """Asking for the lock of nothing says that there is nothing."""
+        with pytest.raises(ObjectMissing):
+            await store.lock_of("a", None)
+        if self.can.object_lock:
+            with pytest.raises(ObjectMissing):
+                await store.extend_lock("a", None, SHORT)
 
     async def test_probe_tells_and_leaves_nothing(self, store: ArchiveStore) -> None:
         """The probe finds what is known of this store, and no object or upload of it stays."""

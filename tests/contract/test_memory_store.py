@@ -4,7 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from storage.errors import IntegrityError
+from config.retention import LockMode
+from storage.errors import IntegrityError, ObjectMissing, StoreRefused
+from storage.lock import Lock
 from storage.memory import MemoryStore
 from storage.store import ArchiveStore, Capabilities
 from tests.contract.store_contract import StoreContract, digest
@@ -63,3 +65,29 @@ class TestVersionedMemoryStore(TestMemoryStore):
     @pytest.fixture
     async def store(self) -> ArchiveStore:
         return MemoryStore(versioned=True)
+
+
+class TestLockedMemoryStore(TestMemoryStore):
+    can = Capabilities(
+        create_only=True,
+        create_only_multipart=True,
+        checksum=True,
+        payload_hash=True,
+        versioned=True,
+        object_lock=True,
+    )
+
+    @pytest.fixture
+    async def store(self) -> ArchiveStore:
+        return MemoryStore(object_lock=True)
+
+    async def test_a_lock_in_the_past_is_refused(self) -> None:
+        """As S3 refuses it; and so is one for a version that is not there."""
+        clock = FakeClock()
+        store = MemoryStore(object_lock=True, clock=clock)
+        lock = Lock(LockMode.GOVERNANCE, clock.now())
+        with pytest.raises(StoreRefused, match="in the past"):
+            await store.put("a", b"", sha256=digest(b""), content_type="audio/wav", lock=lock)
+        await store.put("a", b"", sha256=digest(b""), content_type="audio/wav")
+        with pytest.raises(ObjectMissing, match="of version v9"):
+            await store.lock_of("a", "v9")

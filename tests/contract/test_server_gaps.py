@@ -150,6 +150,20 @@ def shorten_compliance(s3: Any, bucket: str) -> bool:
     return refused(s3.put_object_retention, 403, Bucket=bucket, Key="a", VersionId=version, Retention=retention)
 
 
+def strengthen_without_bypass(s3: Any, bucket: str) -> bool:
+    """A GOVERNANCE lock does not become COMPLIANCE without the right to bypass it, even with a later date."""
+    version = put(s3, bucket, **lock("GOVERNANCE", SOON))
+    retention = {"Mode": "COMPLIANCE", "RetainUntilDate": LATER}
+    return refused(s3.put_object_retention, 403, Bucket=bucket, Key="a", VersionId=version, Retention=retention)
+
+
+def extend_without_bypass(s3: Any, bucket: str) -> bool:
+    """It can be extended by anybody who may write."""
+    version = put(s3, bucket, **lock("GOVERNANCE", SOON))
+    retention = {"Mode": "GOVERNANCE", "RetainUntilDate": LATER}
+    return not refused(s3.put_object_retention, 403, Bucket=bucket, Key="a", VersionId=version, Retention=retention)
+
+
 def delete_locked(s3: Any, bucket: str) -> bool:
     """A version that is locked cannot be deleted."""
     version = put(s3, bucket, **lock("COMPLIANCE", SOON))
@@ -220,6 +234,8 @@ TABLE: list[tuple[Trial, dict[str, bool], bool, bool]] = [
     (lock_afterwards, LOCKED, True, True),
     (ask_for_retention, LOCKED, False, True),
     (shorten_compliance, LOCKED, False, True),
+    (strengthen_without_bypass, LOCKED, False, True),
+    (extend_without_bypass, LOCKED, True, True),
     (delete_locked, LOCKED, True, True),
     (delete_held, LOCKED, True, True),
     (delete_without_bypass, LOCKED, False, True),

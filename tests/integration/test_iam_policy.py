@@ -35,8 +35,10 @@ RECORDING = "v1/recordings/source=hq/date=2026-03-01/1.wav"
 BODY = b"x"
 HASH = sha256(BODY).hexdigest()
 
-UNTOLD = {"s3:DeleteObjectVersion", "s3:GetBucketObjectLockConfiguration"}
-"""Rights that moto does not ask for and AWS does: to delete a version, to read the lock's configuration."""
+FOR_LOCKS = {"s3:GetObjectRetention", "s3:GetObjectVersion", "s3:PutObjectRetention"}
+"""Rights that only a policy of retention needs. moto asks for none of them, AWS does; so nothing is locked here."""
+UNTOLD = {"s3:DeleteObjectVersion", "s3:GetBucketObjectLockConfiguration", *FOR_LOCKS}
+"""Rights that moto does not ask for and AWS does: also to delete a version, to read the lock's configuration."""
 
 
 def without(right: str | None) -> dict[str, Any]:

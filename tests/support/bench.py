@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import SecretStr
 
+from config.retention import Retention
 from config.settings import Archive, Runtime, Settings, Source, VendorOptions
 from storage.keys import Keys, rid, utc_date
 from storage.memory import MemoryStore
@@ -155,12 +156,22 @@ class Bench:
         return GapRecord.model_validate_json(await self.store.get(key, max_bytes=10**7))
 
 
-def make_bench(folder: Path, *, state: State | None = None, store: MemoryStore | None = None, **runtime: Any) -> Bench:
+def make_bench(
+    folder: Path,
+    *,
+    state: State | None = None,
+    store: MemoryStore | None = None,
+    retention: Retention | None = None,
+    **runtime: Any,
+) -> Bench:
     """Set the bench up, one source called hq."""
     clock = FakeClock(NOW)
     source = Source(name="hq", vendor="fake", url="http://127.0.0.1:9", options=FakeOptions())
     settings = Settings(
-        archive=Archive(bucket="calls"), runtime=Runtime(state_dir=folder, **runtime), sources=(source,)
+        archive=Archive(bucket="calls"),
+        runtime=Runtime(state_dir=folder, **runtime),
+        retention=retention or Retention(),
+        sources=(source,),
     )
     store = store or MemoryStore(clock=clock)
     services = make_services(settings, clock, store, state or LocalState(folder, "test", clock))

@@ -34,6 +34,8 @@ class Site:
     runtime: Mapping[str, Any] | None = None
     state: str | None = None
     """Where the state lies, where the broker cannot hold it."""
+    retention: str = ""
+    """The `[retention]` table and its rules, as TOML."""
 
     @property
     def config(self) -> Path:
@@ -58,6 +60,7 @@ class Site:
             for key, value in simulator.settings().items():
                 secret = key in SECRETS
                 lines.append(f"{key} = {self._secret(f'{name}_{key}', value)}" if secret else _keys({key: value})[0])
+        lines.append(self.retention)
         self.config.write_text("\n".join(lines) + "\n")
         return self.config
 

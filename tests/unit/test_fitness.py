@@ -8,7 +8,11 @@ import pytest
 from kombu import Connection
 
 from config.events import Event
+from config.retention import LockMode, Period, Retention
+from config.settings import Settings
+from storage.s3 import transport
 from tasks import fitness
+from tests.support.s3 import archive_at, moto, new_bucket
 from tests.support.settings import NOBODY, settings
 from tests.support.valkey import Valkey
 
@@ -82,3 +86,52 @@ def test_rabbitmq_is_only_asked_whether_it_answers(
     monkeypatch.setattr(fitness, "brief_connection", lambda _: Connection("memory://"))
     fitness.end_if_unfit(settings(tmp_path, url="amqp://h//", state_url=valkey.url))
     assert logged == []
+
+
+LOCKING = Retention(LockMode.GOVERNANCE, default=Period(months=84))
+
+
+def with_bucket(folder: Path, url: str, retention: Retention, **kind: bool) -> Settings:
+    """Return settings with a bucket of this kind."""
+    return settings(folder).model_copy(update={"archive": new_bucket(url, **kind), "retention": retention})
+
+
+@pytest.fixture(scope="module")
+def moto_url() -> Iterator[str]:
+    """One moto for the tests below."""
+    with moto() as url:
+        yield url
+
+
+def test_a_bucket_that_cannot_lock_ends_the_process(
+    tmp_path: Path, moto_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With 2, since nothing helps but another configuration, and the sentence that says how to make one that can."""
+    with pytest.raises(SystemExit) as caught:
+        fitness.end_if_unlockable(with_bucket(tmp_path, moto_url, LOCKING, versioned=True))
+    assert caught.value.code == 2
+    assert "--object-lock-enabled-for-bucket" in capsys.readouterr().err
+
+
+def test_a_bucket_that_can_lock_is_passed_over_in_silence(tmp_path: Path, moto_url: str, logged: list[Any]) -> None:
+    """Nothing is said and nothing ends."""
+    fitness.end_if_unlockable(with_bucket(tmp_path, moto_url, LOCKING, object_lock=True))
+    assert logged == []
+
+
+def test_without_a_mode_the_bucket_is_not_asked(tmp_path: Path, logged: list[Any]) -> None:
+    """Whatever it is: nobody listens at this one."""
+    fitness.end_if_unlockable(settings(tmp_path))
+    assert logged == []
+
+
+def test_a_bucket_that_cannot_be_asked_is_waited_for(
+    tmp_path: Path, logged: list[tuple[Event, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker may start before its bucket can be reached: what it writes is refused then, if need be."""
+    monkeypatch.setattr(transport, "_BACKOFF", 0.001)
+    told = {"archive": archive_at("http://127.0.0.1:1", "calls"), "retention": LOCKING}
+    fitness.end_if_unlockable(settings(tmp_path).model_copy(update=told))
+    ((event, detail),) = logged
+    assert event is Event.STORE_FAILED
+    assert "no connection could be made" in detail

@@ -118,7 +118,7 @@ def test_no_setting_is_forgotten_by_the_loader(tmp_path: Path) -> None:
     for name, model in (("archive", Archive), ("broker", Broker), ("runtime", Runtime)):
         assert sections[name].keys() == model.model_fields.keys()
     assert {*source_parsers(around), "vendor", "options"} == Source.model_fields.keys()
-    assert set(sections) | {"sources"} == Settings.model_fields.keys()
+    assert set(sections) | {"sources", "retention"} == Settings.model_fields.keys()
 
 
 def test_all_mistakes_come_at_once(tmp_path: Path) -> None:

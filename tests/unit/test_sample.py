@@ -2,12 +2,14 @@
 
 import re
 import tomllib
+from dataclasses import fields, replace
 from pathlib import Path
 
 import certifi
 import pytest
 
 from config.options import is_secret
+from config.retention import MATCHED, LockMode, Retention, Rule
 from config.sample import sample_configuration
 from config.settings import Archive, Broker, Runtime, Source
 from tests.support.configuration import read
@@ -41,6 +43,7 @@ def test_the_sample_is_right_as_it_is_written(tmp_path: Path) -> None:
     settings = read(tmp_path, toml, {"HQ_PASSWORD": "x"}, vendor_keys())
     assert [source.name for source in settings.sources] == ["hq"]
     assert settings.broker is None
+    assert settings.retention == Retention()
 
 
 def test_the_sample_is_right_with_everything_switched_on(tmp_path: Path) -> None:
@@ -49,6 +52,9 @@ def test_the_sample_is_right_with_everything_switched_on(tmp_path: Path) -> None
     (tmp_path / "pbx-ca.pem").write_text(Path(certifi.where()).read_text())
     settings = read(tmp_path, toml, variables(toml), vendor_keys())
     assert sorted(source.vendor for source in settings.sources) == sorted(VENDORS)
+    told = settings.retention
+    assert told == replace(Retention(), mode=LockMode.GOVERNANCE, default=told.default, rules=told.rules)
+    assert (str(told.default), len(told.rules)) == ("7y", 1)
 
 
 def test_the_sample_explains_every_key() -> None:
@@ -57,6 +63,10 @@ def test_the_sample_explains_every_key() -> None:
     assert told["archive"].keys() == Archive.model_fields.keys()
     assert told["broker"].keys() == Broker.model_fields.keys()
     assert told["runtime"].keys() == Runtime.model_fields.keys()
+    assert told["retention"].keys() == {field.name for field in fields(Retention)}
+    for rule in told["retention"]["rules"]:
+        assert rule.keys() == {field.name for field in fields(Rule)}
+        assert rule["match"].keys() == set(MATCHED)
     common = Source.model_fields.keys() - {"options"}
     assert common <= {key for source in told["sources"] for key in source}
     for source in told["sources"]:
