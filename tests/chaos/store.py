@@ -154,7 +154,10 @@ class FaultyStore:
             statuses.append(status)
             return start_response(status, headers, *more)
 
-        answer = list(self._app({**asked.environ, "wsgi.input": io.BytesIO(asked.body)}, noting))
+        try:
+            answer = list(self._app({**asked.environ, "wsgi.input": io.BytesIO(asked.body)}, noting))
+        except KeyError:  # moto's way of saying that it knows no such upload
+            return _error(start_response, 404, "NoSuchUpload")
         if statuses and statuses[0].startswith("2"):
             self._look(asked)
         return answer

@@ -12,6 +12,7 @@ counted, however it stalls.
 """
 
 import asyncio
+import contextlib
 import gzip
 import socket
 import threading
@@ -245,8 +246,9 @@ class Simulator:
             fault = self._due(purpose, recording)
             answer = await (self._faulted(fault, request, handler) if fault else handler(request))
             # sent from here rather than by the server, so that a request counts until its last byte is out
-            await answer.prepare(request)
-            await answer.write_eof()
+            with contextlib.suppress(ConnectionResetError):  # the client is gone
+                await answer.prepare(request)
+                await answer.write_eof()
             return answer
         finally:
             with self._lock:
