@@ -12,7 +12,6 @@ counted, however it stalls.
 """
 
 import asyncio
-import contextlib
 import gzip
 import socket
 import threading
@@ -246,10 +245,11 @@ class Simulator:
             fault = self._due(purpose, recording)
             answer = await (self._faulted(fault, request, handler) if fault else handler(request))
             # sent from here rather than by the server, so that a request counts until its last byte is out
-            with contextlib.suppress(ConnectionResetError):  # the client is gone
-                await answer.prepare(request)
-                await answer.write_eof()
+            await answer.prepare(request)
+            await answer.write_eof()
             return answer
+        except ConnectionResetError:
+            raise asyncio.CancelledError from None  # the client is gone
         finally:
             with self._lock:
                 del self._open[id(request)]
