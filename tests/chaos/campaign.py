@@ -27,7 +27,7 @@ from tests.chaos.audit import Audit, audit
 from tests.chaos.fleet import ROOT, Fleet, environment
 from tests.chaos.ledger import Ledger
 from tests.chaos.mischief import EXCUSES, Mischief, PhoneTrouble
-from tests.chaos.people import CAP, People
+from tests.chaos.people import CAP, PART, People
 from tests.chaos.store import FaultyStore, bucket_of
 from tests.support.clock import FakeClock
 from tests.support.s3 import eyes, moto, new_bucket
@@ -106,7 +106,7 @@ class Campaign:
         few = {"lookback": "12h", "settle": "1s", "max_connections": CAP, "schedule": "* * * * *"}
         extra = {name: dict(few) for name in self._people.sites}
         site = Site(self._folder, new_bucket(url, versioned=True), self._people.sites, {}, extra, broker=valkey.url,
-                    runtime={"processes": 3})  # fmt: skip
+                    runtime={"processes": 3, "part_bytes": PART})  # fmt: skip
         site.write()
         return site
 
@@ -163,6 +163,8 @@ class Campaign:
                 next_word += 20
                 say(self._how_it_goes())
             time.sleep(_TICK)
+        while self._people.made < calls:  # an act may have taken long
+            self._people.telephone()
 
     def _calm(self, fleet: Fleet, valkey: Valkey, say: Callable[[str], None]) -> float:
         """End all faults and wait until nothing is left to be done; return how many seconds that took."""

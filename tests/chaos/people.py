@@ -22,7 +22,9 @@ from tests.support.yeastar import SimulatedYeastar
 
 CAP = 3
 """`max_connections` of every source."""
-_LARGE = 5_500_000  # bytes; one part and a bit
+PART = 5 * 1024 * 1024
+"""`part_bytes` of every worker, the least that S3 allows."""
+_LARGE = 2 * PART + 100_000  # bytes: two parts and a bit
 _SPREAD = timedelta(hours=9)
 
 
