@@ -21,7 +21,7 @@ from storage.store import Written
 from worker.audio import WAV_HEADER, AudioType, riff_length, sniff
 from worker.claim import Keep
 from worker.draft import Draft
-from worker.errors import GiveUp, NotAudio, Retry, SourceError
+from worker.errors import GiveUp, NotAudio, Retry, SourceError, Truncated
 from worker.index import WATERMARK
 from worker.model import Recording
 from worker.outcome import Fate, Outcome
@@ -127,6 +127,7 @@ class Transfer:
             raise await self._doubt(received, twin, detail, GapReason.HASH_MISMATCH)
         warnings = [*received.warnings, *self._recording.notes, *self._warnings(received, verdict)]
         if not received.framed and not self._proven(received, verdict):
+            self._refuse_cut(received)
             if sha256 not in self._seen:
                 self._seen.append(sha256)
                 raise Doubtful("the body had neither a length nor an end mark; a second download must agree")
@@ -143,6 +144,16 @@ class Transfer:
     def _proven(self, received: _Received, verdict: VendorHashFacts) -> bool:
         size = received.draft.size
         return verdict.verdict is Verdict.MATCH or size in (self._recording.expected_bytes, riff_length(received.head))
+
+    def _refuse_cut(self, received: _Received) -> None:
+        """Truncated where a body without an end mark is shorter than it should be: a second, equal cut proves nothing."""
+        size = received.draft.size
+        for told, length in (
+            ("the WAV header", riff_length(received.head)),
+            ("the phone system", self._recording.expected_bytes),
+        ):
+            if length is not None and length > size + 1:  # some recorders leave out the padding byte
+                raise Truncated(f"{size} bytes came without a length or an end mark, {told} announces {length}")
 
     def _warnings(self, received: _Received, verdict: VendorHashFacts) -> list[str]:
         size, found = received.draft.size, []

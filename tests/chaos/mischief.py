@@ -224,10 +224,14 @@ class Mischief:
             self._later(seconds, lambda: setattr(proxy, "mode", "pass"))
 
     def _restart_with_data(self) -> None:
+        if self._broker_busy:  # it would come back with its policy put right
+            return
         self._valkey.restart(keep_data=True)
         self._ledger.struck("broker", "restart with its data")
 
     def _restart_without_data(self) -> None:
+        if self._broker_busy:
+            return
         self._valkey.restart(keep_data=False)
         self._ledger.struck("broker", "restart without its data")
 

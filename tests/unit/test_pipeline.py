@@ -280,6 +280,18 @@ async def test_an_unframed_body_with_a_proof_is_downloaded_once(bench: Bench, pr
     assert len(bench.vendor.opened) == 1
 
 
+@pytest.mark.parametrize("knows", ["riff", "size"])
+async def test_an_unframed_body_cut_twice_at_the_same_place_stays_out(bench: Bench, knows: str) -> None:
+    """Two equal downloads prove nothing where header or phone system announce more: it is pending, then archived whole."""
+    body = wav(1) if knows == "riff" else bytes(range(256)) * 8
+    recording = bench.vendor.add(1, body=body, expected_bytes=len(body) if knows == "size" else None)
+    bench.vendor.script[recording.id] = [FakeStream(body[:900], framed=False) for _ in range(3)]
+    assert (await archive(bench, recording)).fate is Fate.PENDING
+    assert await bench.everything() == []
+    assert (await archive(bench, recording)).fate is Fate.ARCHIVED
+    assert (await bench.sidecar(recording)).media.bytes == len(body)
+
+
 async def test_unframed_bodies_that_never_agree_stay_out(bench: Bench) -> None:
     """Three different bodies without a length: pending, nothing visible."""
     recording = bench.vendor.add(1)
