@@ -146,7 +146,7 @@ class Transfer:
         return verdict.verdict is Verdict.MATCH or size in (self._recording.expected_bytes, riff_length(received.head))
 
     def _refuse_cut(self, received: _Received) -> None:
-        """Truncated where a body without an end mark is shorter than it should be: a second, equal cut proves nothing."""
+        """Truncated where a body without an end mark is too short: a second, equal cut would prove nothing."""
         size = received.draft.size
         for told, length in (
             ("the WAV header", riff_length(received.head)),

@@ -282,7 +282,7 @@ async def test_an_unframed_body_with_a_proof_is_downloaded_once(bench: Bench, pr
 
 @pytest.mark.parametrize("knows", ["riff", "size"])
 async def test_an_unframed_body_cut_twice_at_the_same_place_stays_out(bench: Bench, knows: str) -> None:
-    """Two equal downloads prove nothing where header or phone system announce more: it is pending, then archived whole."""
+    """Two equal downloads prove nothing where header or phone system announce more; whole, it is archived."""
     body = wav(1) if knows == "riff" else bytes(range(256)) * 8
     recording = bench.vendor.add(1, body=body, expected_bytes=len(body) if knows == "size" else None)
     bench.vendor.script[recording.id] = [FakeStream(body[:900], framed=False) for _ in range(3)]
