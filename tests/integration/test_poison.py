@@ -157,7 +157,7 @@ def test_a_worker_killed_whole_is_made_up_for_by_the_next_poll(stage: Callable[[
         here.forget_chain()
     here.worker("parent")
     here.poll("hq")
-    (gap,) = wait_for(here.site.gaps, f"a gap is on record: {log(here)}")
+    (gap,) = wait_for(here.site.gaps, f"a gap is on record: {log(here)}", patience=90)
     assert (gap["recording_id"], gap["reason"]) == (here.poison.id, "crashed")
     wait_for(lambda: here.held("hq") == 7, f"all others are held: {log(here)}")
     assert here.deaths() == MAX_CRASHES

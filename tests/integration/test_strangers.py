@@ -40,7 +40,7 @@ def bench(tmp_path: Path) -> Bench:
 
 async def lay(store: MemoryStore, key: str, body: bytes = b"", **metadata: str) -> None:
     """Write an object as anybody may."""
-    store._write(key, body, "text/plain", metadata, create_only=False)
+    store._write(key, body, "text/plain", metadata, None, create_only=False)
 
 
 STRANGE = (
