@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from config.clock import Clock
 from storage import state_scripts as lua
@@ -24,6 +24,7 @@ _DAY_MS = 24 * 3600 * 1000
 _FENCE_MS = 7 * _DAY_MS  # far longer than any lease; the next fence is seeded from the clock
 _HELD_MS = _DAY_MS  # a remembered day is read from the bucket again once a day
 _ATTEMPTS_MS = 30 * _DAY_MS
+_UNCHECKED = "whether it throws keys away or is a cluster could not be checked"
 _REMEMBERED = "\n"  # tells an empty remembered day from an unknown one; no rid holds a line break
 
 
@@ -238,7 +239,9 @@ class RedisState:
         except StateRefused as error:
             if not isinstance(error.__cause__, NoPermissionError):
                 raise
-            return [f"{error}; whether it throws keys away or is a cluster could not be checked"]
+            return [f"{error}; {_UNCHECKED}"]
+        except ResponseError as error:  # INFO was renamed, or a proxy does not know it
+            return [f"the state server {address} does not answer INFO ({str(error).rstrip(' .:')[:200]}); {_UNCHECKED}"]
         if problems := verdict.unfit + verdict.passing:
             kind = StateUnfit if verdict.unfit else StateRefused
             raise kind("; ".join(f"the state server {address} {problem}" for problem in problems))

@@ -135,7 +135,9 @@ async def last_sign(settings: Settings, pid: int | None) -> datetime | None:
     state = RedisState(state_url(settings), settings.archive.namespace, clock)
     try:
         song = await last_song(state)
-        ours = [worker for worker in at_work(settings) if worker.pid == pid]
+        ours = []
+        with suppress(OSError):  # the roster cannot be read: then the canary alone is listened to
+            ours = [worker for worker in at_work(settings) if worker.pid == pid]
         heard = await call(settings, state, clock, ours, patience=0)
     except OperationalError as error:
         raise StateUnavailable(f"the broker takes no calls ({error})") from error

@@ -10,10 +10,11 @@ turned up late since the lap began. Disposable: without what is remembered here,
 import json
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from typing import Self
+from typing import Any, Self
 
 from config.settings import Source
 from storage.state import State
+from storage.state_records import moment_from
 from worker.discovery import FAR, Found
 from worker.model import Window
 
@@ -41,13 +42,20 @@ class CatchUp:
     async def of(cls, state: State, source: Source, until: datetime | None) -> Self | None:
         """Return what was left; None where nothing was."""
         text = await state.unstash(_name(source, until))
-        if text is None:
+        try:
+            left = cls._read(json.loads(text or "null"))
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):  # another version's, or a stranger's
             return None
-        told = json.loads(text)
-        first = told.pop("first")
-        times = {name: datetime.fromisoformat(value) if value else None for name, value in told.items()}
-        left = cls(first=timedelta(seconds=first) if first else None, **times)  # type: ignore[arg-type] # written by `_keep`
         return left if left.until == until else None
+
+    @classmethod
+    def _read(cls, told: Any) -> Self:
+        if not isinstance(told, dict):
+            raise TypeError("nothing was left")
+        first, times = told.pop("first"), {name: value and moment_from(value) for name, value in told.items()}
+        if not (times["since"] and times["begun_at"] and times.get("unsettled", FAR)):
+            raise ValueError("a time is missing")
+        return cls(first=timedelta(seconds=first) if first else None, **times)
 
     def goes_on(self, window: Window, now: datetime) -> Window | None:
         """Return what the next look lists instead of the window; None where it is to go back all the way."""

@@ -131,7 +131,9 @@ async def discover(
     found.to_archive, cut = oldest.kept()
     found.resume_at = cut or found.resume_at
     if found.trouble is None and found.resume_at is None:
-        found.vanished = look.vanished(window)
+        found.vanished = await look.vanished(window)
+    for name in look.settled:  # its process died between settling it and forgetting that it was to be tried again
+        await services.state.forget_attempt(desk.source.name, name)
     look.tell(report, cut)
     found.unsettled = min(look.oldest_unsettled(), unlisted)
     found.watermark = min([r.started_at for r in found.to_archive] + [found.unsettled, found.resume_at or window.end])
@@ -149,6 +151,8 @@ class _Look:
         self._rows: set[str] = set()
         self._unseen = dict(attempts)
         self.patience_ends = self._now - desk.source.give_up_after
+        self.settled: list[str] = []
+        """Recordings that are held or gaps, and are still remembered as being retried."""
         # start times by judgement, eight bytes each: a cut made later tells which of them count in this look
         self._starts = {name: array("d") for name in ("listed", "held", "pending", "to_retry", "gaps_on_record")}
 
@@ -156,13 +160,15 @@ class _Look:
         """Take note of the recording, and tell whether it is to be archived now."""
         self._note("listed", recording)
         name, day = rid(recording.id), utc_date(recording.started_at)
-        self._unseen.pop(name, None)
+        tried = self._unseen.pop(name, None) is not None
         if await self._index.held(name, day):
             self._note("held", recording)
+            self.settled += [name] if tried else []
             return False
         gap = await self._index.gap(name, day)
         if gap is not None and gap == fingerprint(recording.record):
             self._note("gaps_on_record", recording)
+            self.settled += [name] if tried else []
             return False
         if self._must_wait(recording, self._attempts.get(name)):
             self._note("pending", recording)
@@ -188,12 +194,17 @@ class _Look:
     def _note(self, name: str, recording: Recording) -> None:
         self._starts[name].append(recording.started_at.timestamp())
 
-    def vanished(self, window: Window) -> list[tuple[Recording, Attempt]]:
+    async def vanished(self, window: Window) -> list[tuple[Recording, Attempt]]:
         """Return what failed, was not listed again, and is too old to be waited for; the rest stays pending."""
         gone = []
-        for attempt in self._unseen.values():
+        for name, attempt in self._unseen.items():
             recording = Recording.kept(attempt.recording)
             if recording is None or recording.started_at not in window:
+                continue
+            day = utc_date(recording.started_at)
+            on_record = await self._index.gap(name, day) == fingerprint(recording.record)
+            if on_record or await self._index.held(name, day):
+                self.settled.append(name)
                 continue
             if max(attempt.first_try_at, recording.ended_by(self._now)) <= self.patience_ends:
                 gone.append((recording, attempt))

@@ -17,6 +17,8 @@ MAX_ROW = 256 * 1024
 """Characters of one row as JSON; those seen have 4,000 at most. A thousand are held at a time."""
 
 _LONGEST_ID = 4096
+_OURS = frozenset({"readiness", "started_at", "ended_at", "direction"})
+"""Fields in words of our own: a password may be one of them, and a row without them could not be read back."""
 _NOTE = "the phone system's record repeats a credential of ours, which was masked"
 
 
@@ -30,7 +32,9 @@ def fit(row: Recording | Unreadable, hidden: Hidden) -> Recording | Unreadable:
         return Unreadable(row.id if row.id and len(row.id) <= _LONGEST_ID else None, detail, {"omitted": omitted})
     if not hidden.may_be_in(text):
         return row
-    clean = _without(told, hidden.out_of)
+    clean = {name: value if name in _OURS else _without(value, hidden.out_of) for name, value in told.items()}
+    if isinstance(row, Recording):
+        clean["call"] = {n: v if n in _OURS else _without(v, hidden.out_of) for n, v in told["call"].items()}
     if clean == told:
         return row
     if row.id and hidden.out_of(row.id) != row.id:  # it would stand in keys, and masked it names nothing

@@ -301,3 +301,26 @@ async def test_a_recording_on_the_way_is_given_up_in_time(tmp_path: Path) -> Non
         await caught_up(bench, seconds=400)
     assert (await bench.gap(past.recording(5))).reason is GapReason.GAVE_UP
     assert await held(bench) == 1999
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"x": 1}',
+        '{"first": 0.0, "since": null, "begun_at": null}',
+        '{"first": "no", "since": "2026-03-01T00:00:00+00:00", "begun_at": "2026-03-01T00:00:00+00:00"}',
+        '{"first": 0.0, "since": "2026-03-01T00:00:00", "begun_at": "2026-03-01T00:00:00"}',
+    ],
+)
+async def test_what_another_version_left_is_as_good_as_nothing(tmp_path: Path, left: str) -> None:
+    """Else the source would not be polled until the state forgets it, six hours later."""
+    bench = make_bench(tmp_path)
+    recording = bench.vendor.add(1)
+    await bench.services.state.stash("catchup:hq:poll", left, 3600)
+    queue = Queue(bench)
+    assert await queue.poll() is Polled.DONE
+    await queue.work_off()
+    assert (await bench.sidecar(recording)).recording_id == recording.id

@@ -19,7 +19,7 @@ from storage.errors import StoreUnavailable
 from storage.keys import rid
 from storage.s3.answers import Page as S3Page
 from storage.s3.answers import document, http_date
-from storage.sidecar import CallFacts, GapReason
+from storage.sidecar import CallFacts, Direction, GapReason
 from tests.support.bench import NOW, Bench, make_bench
 from worker.errors import BadAnswer
 from worker.model import Page, Recording, Unreadable, Window
@@ -312,3 +312,14 @@ def test_a_recording_that_was_kept_is_read_back_or_is_none() -> None:
         if left not in ("media", "expected_bytes")
     ]
     assert [Recording.kept(each) for each in bad] == [None] * len(bad)
+
+
+@pytest.mark.parametrize("secret", ["inbound!", "internal", "2026-03-05", "readiness", "direction", "started_at"])
+def test_a_password_that_is_a_word_of_ours_stops_no_source(secret: str) -> None:
+    """What a row is kept in is callvault's own: it is neither masked nor made unreadable."""
+    call = CallFacts(started_at=NOW, direction=Direction.INTERNAL, to=f"x {secret}")
+    row = Recording(id="a", call=call, record={"note": secret})
+    clean = fit(row, Hidden([secret]))
+    assert isinstance(clean, Recording)
+    assert clean.call == call.model_copy(update={"to": "x ***"})
+    assert clean.record == {"note": "***"}

@@ -67,6 +67,15 @@ def test_what_is_only_doubtful_is_logged(
     assert "has no maxmemory" in detail
 
 
+def test_one_that_does_not_know_info_is_only_doubtful(tmp_path: Path, logged: list[tuple[Event, str]]) -> None:
+    """Renaming it is a usual way of hardening; what it would have told cannot be checked then."""
+    with Valkey(tmp_path, lines=['rename-command INFO ""']) as server:
+        fitness.end_if_unfit(settings(tmp_path, url=server.url))
+    ((event, detail),) = logged
+    assert event is Event.BROKER_DOUBTFUL
+    assert "does not answer INFO" in detail
+
+
 @pytest.mark.parametrize("url", [NOBODY, "amqp://user:hush@127.0.0.1:1//"])
 def test_one_that_cannot_be_reached_is_waited_for(
     tmp_path: Path, valkey: Valkey, logged: list[tuple[Event, str]], url: str

@@ -19,6 +19,7 @@ from worker.index import archived_watermark
 from worker.model import Unreadable, Window
 from worker.passes import run_source
 from worker.status import standing
+from worker.steps import Step, listen
 
 
 @pytest.fixture
@@ -297,3 +298,39 @@ class _Fake:
 
     def __init__(self, rest: Any, source: Any) -> None:
         self.rest = rest
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("step", [Step.SIDECAR_WRITTEN, Step.GAP_WRITTEN])
+async def test_a_death_before_a_retry_is_forgotten_leaves_no_retry_for_ever(
+    tmp_path: Path, step: Step, *, listed: bool
+) -> None:
+    """Else windows would begin there from then on, `status` tell of it, and what is held become a gap once delisted."""
+    bench = make_bench(tmp_path)
+    recording = bench.vendor.add(1)
+    forbidden = [GiveUp("no", GapReason.FORBIDDEN)] if step is Step.GAP_WRITTEN else []
+    bench.vendor.script[recording.id] = [Retry("reset")] * 3 + forbidden
+    assert (await run_source(bench.services, bench.source)).to_retry == 1
+
+    def kill(at: Step) -> None:
+        if at is step:
+            raise Killed
+
+    listen(kill)
+    try:
+        with pytest.raises(Killed):
+            await run_source(bench.services, bench.source)
+    finally:
+        listen(None)
+    before = await bench.everything()
+    later = make_bench(tmp_path, store=bench.store)
+    later.vendor.recordings = bench.vendor.recordings if listed else []
+    later.clock.advance(100 * 3600)
+    report = await run_source(later.services, later.source)
+    assert (report.gaps, report.pending, report.held + report.gaps_on_record) == (0, 0, int(listed))
+    assert await later.services.state.attempts("hq") == {}
+    assert await later.everything() == before

@@ -275,6 +275,27 @@ def test_the_watch_hears_the_canary_and_its_own_worker(tmp_path: Path, valkey: V
     assert timedelta(minutes=5) == up.SILENT
 
 
+def test_a_roster_that_cannot_be_read_does_not_end_up(
+    tmp_path: Path, valkey: Valkey, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of another user's worker may lie there: then the canary is heard alone."""
+
+    def refused(_: object) -> list[object]:
+        raise PermissionError(13, "Permission denied", "workers")
+
+    valkey.flush()
+    monkeypatch.setattr(up, "at_work", refused)
+    told = with_broker(settings(tmp_path, url=valkey.url))
+
+    async def singing() -> None:
+        state = RedisState(valkey.url, told.archive.namespace, clock)
+        await sing(state, clock)
+        await state.aclose()
+
+    asyncio.run(singing())
+    assert asyncio.run(up.last_sign(told, os.getpid())) == clock.now()
+
+
 def test_a_broker_that_takes_no_calls_is_not_the_worker_s_fault(tmp_path: Path, valkey: Valkey) -> None:
     """It counts as a state that is away."""
     told = settings(tmp_path, url=NOBODY, state_url=valkey.url)
