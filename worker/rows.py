@@ -24,7 +24,9 @@ _NOTE = "the phone system's record repeats a credential of ours, which was maske
 
 def fit(row: Recording | Unreadable, hidden: Hidden) -> Recording | Unreadable:
     """Return the row as it may be kept."""
-    told = row.to_json() if isinstance(row, Recording) else {"id": row.id, "detail": row.detail, "record": row.record}
+    told: dict[str, Any] = (
+        row.to_json() if isinstance(row, Recording) else {"id": row.id, "detail": row.detail, "record": row.record}
+    )
     text = json.dumps(told)
     if len(text) > MAX_ROW:
         detail = f"the row has {len(text)} characters, more than {MAX_ROW}, and was left out"

@@ -16,10 +16,12 @@ from storage.sidecar import GapReason
 from storage.state import Attempt, StateUnavailable
 from tests.support.bench import NOW, Bench, make_bench
 from tests.support.message_queue import Queue
-from worker.chain import Chain
+from worker.chain import WAITING, Chain
 from worker.errors import BadAnswer, GiveUp, Retry, StopSource
+from worker.handover import archive_batch
 from worker.model import Window
-from worker.polling import Polled, backfill, backfill_note
+from worker.outcome import Report
+from worker.polling import Polled, backfill, backfill_note, poll
 
 
 @pytest.fixture
@@ -497,3 +499,42 @@ async def test_a_backfill_of_another_span_is_not_written_over(bench: Bench, queu
     span = Window(NOW - timedelta(days=9), NOW - timedelta(days=8))
     await backfill(bench.services, bench.source, span, queue.send)
     assert await bench.services.state.noted(backfill_note(bench.source)) == note
+
+
+async def test_a_chain_of_which_a_batch_was_dropped_is_dropped_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a lane cut off it would lie in the state for hours, and pass for alive when its other lanes have ended."""
+    monkeypatch.setattr(worker.chain, "BATCH", 10)
+    bench = make_bench(tmp_path, processes=2)
+    state, sent = bench.services.state, list[str]()
+    for number in range(60):
+        bench.vendor.add(number, minutes_ago=600 - number)
+
+    def send(_: str, batch: str) -> None:
+        sent.append(batch)
+
+    async def polled() -> list[str]:
+        sent.clear()
+        assert await poll(bench.services, bench.source, send, lambda *_: None) is Polled.DONE
+        return list(sent)
+
+    async def worked_off(batch: str) -> Report | None:
+        return await archive_batch(bench.services, bench.source, batch, send, lambda *_: None)
+
+    older = await polled()
+    bench.clock.advance(WAITING + 1)
+    newer = await polled()
+    first = Chain.of("hq", older[0], 2)
+    assert await first.live(state)
+    assert await worked_off(newer[0]) is None
+    await first.wait(state)
+    assert await worked_off(newer[1]) is None
+    queue = older
+    while queue:
+        sent.clear()
+        await worked_off(queue.pop(0))
+        queue += sent
+    assert len([key for key in await bench.everything() if key.endswith(".json")]) == 60
+    assert not await Chain.alive(state, "hq", "poll")
+    assert [await state.unstash(f"batch:{newer[0].partition('.')[0]}.{n}") for n in range(6)] == [None] * 6
