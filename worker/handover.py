@@ -80,8 +80,8 @@ async def archive_batch(
             if work.following and await chain.current(state):
                 send(source.name, work.following)
                 reached(Step.FOLLOWED)
-            elif over and work.again is not None and report.archived + report.held + report.gaps:
-                again(source.name, work.again)  # without any progress the clock's next poll is soon enough
+            elif over and work.again is not None and report.archived + report.held:
+                again(source.name, work.again)  # gaps alone may come back each time: they wait for the clock
         else:
             await chain.abandon(state, work.of)
         log.info(Event.BATCH_FINISHED, source=source.name, batch=batch, **report.public())

@@ -538,3 +538,16 @@ async def test_a_chain_of_which_a_batch_was_dropped_is_dropped_as_a_whole(
     assert len([key for key in await bench.everything() if key.endswith(".json")]) == 60
     assert not await Chain.alive(state, "hq", "poll")
     assert [await state.unstash(f"batch:{newer[0].partition('.')[0]}.{n}") for n in range(6)] == [None] * 6
+
+
+async def test_gaps_alone_do_not_ask_for_another_look(
+    bench: Bench, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records that change with each listing would be tried without end: they wait for the clock."""
+    monkeypatch.setattr(worker.polling, "LIMIT", 5)
+    for number in range(8):
+        refusing = bench.vendor.add(number, minutes_ago=100 - number)
+        bench.vendor.script[refusing.id] = [GiveUp("no", GapReason.FORBIDDEN)] * 9
+    await queue.poll()
+    await queue.work_off()
+    assert queue.again == []
