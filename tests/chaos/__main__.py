@@ -14,6 +14,7 @@ from tests.chaos.table import broken, table
 _CALLS_PER_MINUTE = 510
 _ACTS_PER_SECOND = 0.8
 _SHARE = 0.11
+_FAULTS_PER_MINUTE = 210
 
 
 def say(line: str) -> None:
@@ -33,7 +34,15 @@ def main() -> int:
     for name in [n for n in os.environ if n.startswith(("AWS_", "CALLVAULT_"))]:
         del os.environ[name]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through all that has to be ended on the way
-    plan = Plan(seed, told.minutes, int(told.minutes * _CALLS_PER_MINUTE), _ACTS_PER_SECOND, _SHARE, heavy=True)
+    plan = Plan(
+        seed,
+        told.minutes,
+        int(told.minutes * _CALLS_PER_MINUTE),
+        _ACTS_PER_SECOND,
+        _SHARE,
+        int(told.minutes * _FAULTS_PER_MINUTE),
+        heavy=True,
+    )
     say(f"seed {seed}, {told.minutes:g} minutes of faults")
     with tempfile.TemporaryDirectory(prefix="callvault-chaos-") as temporary:
         folder = told.keep or Path(temporary)

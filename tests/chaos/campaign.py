@@ -53,6 +53,8 @@ class Plan:
     """How often something is done to processes, broker and calls."""
     share: float
     """Of all requests to the phone systems and to the archive, how many go wrong."""
+    faults: int
+    """How many there are to be; where they are still fewer, the campaign goes on for up to half as long again."""
     heavy: bool
     """Whether faults that take long to get over are among them."""
 
@@ -151,8 +153,8 @@ class Campaign:
     ) -> None:
         began, first = time.monotonic(), self._people.made
         next_fault, next_word = began + 1, began + 20
-        while (now := time.monotonic()) < began + seconds:
-            share = (now - began) / seconds
+        while (now := time.monotonic()) < began + seconds or self._too_few(calls, now - began):
+            share = min(1.0, (now - began) / seconds)
             while self._people.made < first + (calls - first) * share:
                 self._people.telephone()
             while next_fault <= now:
@@ -165,6 +167,11 @@ class Campaign:
             time.sleep(_TICK)
         while self._people.made < calls:  # an act may have taken long
             self._people.telephone()
+
+    def _too_few(self, calls: float, seconds: float) -> bool:
+        """Tell whether the last part of the campaign is to go on."""
+        last = calls == self._plan.calls
+        return last and self._ledger.total < self._plan.faults and seconds < self._plan.minutes * 60 * (1.5 - _IGNORING)
 
     def _calm(self, fleet: Fleet, valkey: Valkey, say: Callable[[str], None]) -> float:
         """End all faults and wait until nothing is left to be done; return how many seconds that took."""

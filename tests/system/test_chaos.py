@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.chaos.campaign import Campaign, Plan
 from tests.chaos.table import broken, table
 
-PLAN = Plan(seed=20, minutes=0.4, calls=200, acts_per_second=1.2, share=0.06, heavy=False)
+PLAN = Plan(seed=20, minutes=0.4, calls=200, acts_per_second=1.2, share=0.06, faults=20, heavy=False)
 
 
 def test_a_short_campaign_loses_and_doubles_nothing(tmp_path: Path) -> None:
