@@ -52,9 +52,6 @@ async def archive_batch(
     Trouble with source or bucket ends the chain and is logged; the next poll is the retry.
     """
     state, chain = services.state, Chain.of(source.name, batch, services.settings.lanes)
-    if not await chain.current(state):
-        await _give_way(state, chain, batch)
-        return None
     lease = await _take_over(services, batch)
     if lease is None:
         return None
@@ -62,8 +59,8 @@ async def archive_batch(
         work = await chain.load(state, batch)
         if work is None:
             return None
-        if not await chain.live(state):
-            await _give_way(state, chain, batch)
+        if not await chain.live(state):  # another is at work: with one lane cut off, this would pass for alive
+            await chain.abandon(state, work.of)
             return None
         if await _died_before_any(state, batch):
             detail = f"workers died {MAX_CRASHES} times with a batch before its first recording; is memory short?"
@@ -91,12 +88,6 @@ async def archive_batch(
         raise
     finally:
         await asyncio.shield(lease.release())
-
-
-async def _give_way(state: State, chain: Chain, batch: str) -> None:
-    """Forget a whole chain while another is at work: with one lane cut off it would end early and seem alive."""
-    if work := await chain.load(state, batch):
-        await chain.abandon(state, work.of)
 
 
 async def _take_over(services: Services, batch: str) -> Lease | None:
