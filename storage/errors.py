@@ -29,6 +29,10 @@ class LockMissing(StoreRefused):
     """A version stands without the lock it was written with, and could not be given it: an incident."""
 
 
+class VersionLocked(StoreError):
+    """A version was to be deleted that a lock or a legal hold protects: it stays."""
+
+
 class AlreadyExists(StoreError):
     """A create-only write met an object that is already there: compare, never overwrite."""
 

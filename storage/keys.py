@@ -23,7 +23,7 @@ NO_DATE = date(1970, 1, 1)
 """The partition of what has no readable start: a gap record must live somewhere, and always in the same place."""
 
 _KEY = re.compile(
-    r"v1/(?P<kind>recordings|gaps|quarantine)/source=(?P<source>[a-z0-9-]{1,40})/date=(?P<date>\d{4}-\d\d-\d\d)"
+    r"v1/(?P<kind>recordings|gaps|quarantine|destroyed|erasures)/source=(?P<source>[a-z0-9-]{1,40})/date=(?P<date>\d{4}-\d\d-\d\d)"
     r"/(?P<rid>[A-Za-z0-9._~-]{1,180})\.(?P<ext>[a-z0-9]{2,4})"
 )
 
@@ -55,8 +55,12 @@ class Keys:
     prefix: str = ""
 
     def partition(self, kind: str, source: str, day: date) -> str:
-        """Return the prefix, ending in `/`, of one day: `kind` is recordings, gaps or quarantine."""
+        """Return the prefix of one day, ending in `/`; `kind` is one of those that `parse` knows."""
         return f"{self.prefix}v1/{kind}/source={source}/date={day.isoformat()}/"
+
+    def sources(self, kind: str) -> str:
+        """Return the prefix that all sources share, ending in `/`."""
+        return f"{self.prefix}v1/{kind}/"
 
     def days(self, kind: str, source: str) -> str:
         """Return the prefix that all days of a source share, ending in `/`."""
@@ -77,6 +81,26 @@ class Keys:
     def quarantine(self, source: str, day: date, rid_: str, number: int, ext: str) -> str:
         """Return the key of bytes that failed verification; `number` counts from 1."""
         return f"{self.partition('quarantine', source, day)}{rid_}.{number}.{ext}"
+
+    def hold(self, name: str) -> str:
+        """Return the key of a matter; without a name, the prefix of all."""
+        return f"{self.prefix}v1/holds/{name}" + (".json" if name else "")
+
+    def certificate(self, day: date, id_: str) -> str:
+        """Return the key of the certificate of one batch of deletions."""
+        return f"{self.certificates()}date={day.isoformat()}/{id_}.json"
+
+    def certificates(self) -> str:
+        """Return the prefix of all certificates, ending in `/`."""
+        return f"{self.prefix}v1/certificates/"
+
+    def destroyed(self, source: str, day: date, rid_: str) -> str:
+        """Return the key of the note that a recording was destroyed and is not to be archived again."""
+        return f"{self.partition('destroyed', source, day)}{rid_}.json"
+
+    def erasure(self, source: str, day: date, rid_: str) -> str:
+        """Return the key of a request to erase a recording."""
+        return f"{self.partition('erasures', source, day)}{rid_}.json"
 
     def probe(self, name: str) -> str:
         """Return the key of a probe object, which is removed after use."""

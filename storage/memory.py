@@ -13,10 +13,17 @@ from datetime import datetime, timedelta
 from typing import Self
 
 from config.clock import Clock, SystemClock
-from storage.errors import AlreadyExists, IntegrityError, ObjectMissing, StoreRefused, StoreUnavailable
+from storage.errors import (
+    AlreadyExists,
+    IntegrityError,
+    ObjectMissing,
+    StoreRefused,
+    StoreUnavailable,
+    VersionLocked,
+)
 from storage.lock import Lock, no_object_lock
 from storage.metadata import checked
-from storage.store import ArchiveStore, Body, Capabilities, ObjectInfo, Upload, Written
+from storage.store import ArchiveStore, Body, Capabilities, ObjectInfo, Protection, Upload, Version, Written
 
 LEAST_PART = 5 * 1024 * 1024
 """Bytes of every part but the last, as S3 wants it."""
@@ -32,6 +39,8 @@ class Stored:
     modified: datetime
     version_id: str | None
     lock: Lock | None = None
+    legal_hold: bool = False
+    marker: bool = False
 
 
 @dataclass(slots=True)
@@ -41,14 +50,15 @@ class _Unfinished:
     metadata: Mapping[str, str]
     begun_at: datetime
     lock: Lock | None
+    legal_hold: bool
     parts: list[bytes] = field(default_factory=list)
 
 
 class MemoryStore:
-    """A bucket of its own, empty at first. `versions` is open to tests: per key all versions, the current one last."""
+    """A bucket of its own, empty at first. `versions_of` is open to tests: per key all versions, the newest last."""
 
     def __init__(self, *, versioned: bool = False, object_lock: bool = False, clock: Clock | None = None) -> None:
-        self.versions: dict[str, list[Stored]] = {}
+        self.versions_of: dict[str, list[Stored]] = {}
         self._versioned = versioned or object_lock
         self._object_lock = object_lock
         self._clock = clock or SystemClock()
@@ -65,13 +75,15 @@ class MemoryStore:
         metadata: Mapping[str, str] | None = None,
         create_only: bool = True,
         lock: Lock | None = None,
+        legal_hold: bool = False,
     ) -> Written:
         """Write one object. ValueError for metadata that is not plain ASCII."""
         described = checked(metadata)
         await asyncio.sleep(0)  # others have their turn, as they would over a network
         _compare(key, body, sha256)
-        self._must_lock(key, lock)
-        return self._write(key, bytes(body), content_type, described, lock, create_only=create_only)
+        self._must_lock(key, lock, legal_hold=legal_hold)
+        stored = Stored(bytes(body), content_type, described, self._clock.now(), None, lock, legal_hold)
+        return self._write(key, stored, create_only=create_only)
 
     async def upload(
         self,
@@ -80,37 +92,45 @@ class MemoryStore:
         content_type: str,
         metadata: Mapping[str, str] | None = None,
         lock: Lock | None = None,
+        legal_hold: bool = False,
     ) -> Upload:
         """Begin a large, create-only object."""
         described = checked(metadata)
         await asyncio.sleep(0)
-        self._must_lock(key, lock)
+        self._must_lock(key, lock, legal_hold=legal_hold)
         number = next(self._numbers)
-        self._uploads[number] = _Unfinished(key, content_type, described, self._clock.now(), lock)
+        self._uploads[number] = _Unfinished(key, content_type, described, self._clock.now(), lock, legal_hold)
         return _MemoryUpload(self, number, key)
 
-    async def lock_of(self, key: str, version_id: str | None) -> Lock | None:
-        """Return the lock of a version; None without one. ObjectMissing."""
+    async def protection(self, key: str, version_id: str | None) -> Protection:
+        """Return what protects a version. ObjectMissing."""
+        await asyncio.sleep(0)
+        found = self.versions_of[key][self._place(key, version_id)]
+        return Protection(found.lock, found.legal_hold)
+
+    async def set_legal_hold(self, key: str, version_id: str | None, *, on: bool) -> None:
+        """Set or lift a version's legal hold. ObjectMissing, NoObjectLock."""
         await asyncio.sleep(0)
         place = self._place(key, version_id)
-        return self.versions[key][place].lock
+        self._must_lock(key, None, legal_hold=True)
+        self.versions_of[key][place] = replace(self.versions_of[key][place], legal_hold=on)
 
     async def extend_lock(self, key: str, version_id: str | None, lock: Lock) -> Lock:
         """Have a version locked at least until that date, and return its lock. ObjectMissing."""
         await asyncio.sleep(0)
         place = self._place(key, version_id)
-        found = self.versions[key][place]
+        found = self.versions_of[key][place]
         wanted = lock.on(found.lock)
         self._must_lock(key, wanted)
-        self.versions[key][place] = replace(found, lock=wanted)
+        self.versions_of[key][place] = replace(found, lock=wanted)
         return wanted
 
     async def head(self, key: str) -> ObjectInfo | None:
         """Return what is known of the current object; None when there is none."""
         await asyncio.sleep(0)
-        if key not in self.versions:
+        if key not in self.versions_of:
             return None
-        found = self.versions[key][-1]
+        found = self.versions_of[key][-1]
         return ObjectInfo(key, len(found.body), found.modified, found.version_id, found.metadata)
 
     async def get(self, key: str, *, max_bytes: int) -> bytes:
@@ -127,7 +147,7 @@ class MemoryStore:
     async def objects(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         """Iterate over the objects below `prefix`, in the order of their keys' bytes, as they are at the start."""
         await asyncio.sleep(0)
-        current = [(key, found[-1]) for key, found in self.versions.items() if key.startswith(prefix)]
+        current = [(key, found[-1]) for key, found in self.versions_of.items() if key.startswith(prefix)]
         for key, found in sorted(current, key=lambda row: row[0].encode()):
             if key.encode() > start_after.encode():
                 yield ObjectInfo(key, len(found.body), found.modified)
@@ -135,14 +155,36 @@ class MemoryStore:
     async def folders(self, prefix: str, *, start_after: str = "") -> list[str]:
         """Return the distinct next path segments below `prefix`, each as a full prefix."""
         await asyncio.sleep(0)
-        rests = [key[len(prefix) :] for key in self.versions if key.startswith(prefix)]
+        rests = [key[len(prefix) :] for key in self.versions_of if key.startswith(prefix)]
         found = {f"{prefix}{rest.partition('/')[0]}/" for rest in rests if "/" in rest}
         return sorted((f for f in found if f.encode() > start_after.encode()), key=str.encode)
+
+    async def versions(self, prefix: str) -> AsyncIterator[Version]:
+        """Iterate over all versions below `prefix`, as they are at the start."""
+        await asyncio.sleep(0)
+        found = sorted(((key, rows) for key, rows in self.versions_of.items() if key.startswith(prefix)), key=_key)
+        for key, rows in found:
+            for row in reversed(rows):
+                yield Version(key, row.version_id, len(row.body), row.modified, row is rows[-1], row.marker)
+
+    async def delete_version(self, key: str, version_id: str | None) -> None:
+        """Destroy one version. VersionLocked."""
+        await asyncio.sleep(0)
+        try:
+            place = self._place(key, version_id)
+        except ObjectMissing:
+            return
+        found = self.versions_of[key][place]
+        if Protection(found.lock, found.legal_hold).forbids(self._clock.now()):
+            raise VersionLocked(f"{key} (version {version_id}) is locked or held", key)
+        del self.versions_of[key][place]
+        if not self.versions_of[key]:
+            del self.versions_of[key]
 
     async def count_versions(self, key: str) -> int:
         """Return how many versions `key` has."""
         await asyncio.sleep(0)
-        return len(self.versions.get(key, []))
+        return len(self.versions_of.get(key, []))
 
     async def abort_stale_uploads(self, prefix: str, older_than: timedelta, now: datetime) -> int:
         """Abort unfinished uploads below `prefix` begun before `now - older_than`; return how many."""
@@ -177,40 +219,28 @@ class MemoryStore:
 
     async def _body(self, key: str) -> bytes:
         await asyncio.sleep(0)
-        if key not in self.versions:
+        if key not in self.versions_of:
             raise ObjectMissing(f"there is no {key}", key)
-        return self.versions[key][-1].body
+        return self.versions_of[key][-1].body
 
-    def _must_lock(self, key: str, lock: Lock | None) -> None:
-        if lock is None:
-            return
-        if not self._object_lock:
+    def _must_lock(self, key: str, lock: Lock | None, *, legal_hold: bool = False) -> None:
+        if (lock or legal_hold) and not self._object_lock:
             raise no_object_lock("in memory", key)
-        if lock.until <= self._clock.now():
+        if lock and lock.until <= self._clock.now():
             raise StoreRefused(f"the lock of {key} would end in the past", key)
 
     def _place(self, key: str, version_id: str | None) -> int:
-        for place, found in reversed(list(enumerate(self.versions.get(key, [])))):
+        for place, found in reversed(list(enumerate(self.versions_of.get(key, [])))):
             if version_id in (None, found.version_id):
                 return place
         raise ObjectMissing(f"there is no {key}" + (f" of version {version_id}" if version_id else ""), key)
 
-    def _write(
-        self,
-        key: str,
-        body: bytes,
-        content_type: str,
-        metadata: Mapping[str, str],
-        lock: Lock | None,
-        *,
-        create_only: bool,
-    ) -> Written:
-        if create_only and key in self.versions:
+    def _write(self, key: str, stored: Stored, *, create_only: bool) -> Written:
+        if create_only and key in self.versions_of:
             raise AlreadyExists(f"{key} is already there", key)
-        version_id = f"v{next(self._numbers)}" if self._versioned else None
-        stored = Stored(body, content_type, metadata, self._clock.now(), version_id, lock)
-        self.versions[key] = [*(self.versions.get(key, []) if self._versioned else []), stored]
-        return Written(key, len(body), version_id, lock)
+        stored = replace(stored, version_id=f"v{next(self._numbers)}" if self._versioned else None)
+        self.versions_of[key] = [*(self.versions_of.get(key, []) if self._versioned else []), stored]
+        return Written(key, len(stored.body), stored.version_id, stored.lock)
 
 
 class _MemoryUpload:
@@ -233,9 +263,16 @@ class _MemoryUpload:
         begun = self._open()
         if any(len(part) < LEAST_PART for part in begun.parts[:-1]):
             raise StoreRefused(f"a part of {self._key} other than the last is smaller than 5 MiB", self._key)
-        written = self._store._write(  # noqa: SLF001 - the two are one thing
-            self._key, b"".join(begun.parts), begun.content_type, begun.metadata, begun.lock, create_only=True
+        stored = Stored(
+            b"".join(begun.parts),
+            begun.content_type,
+            begun.metadata,
+            self._store._clock.now(),  # noqa: SLF001 - the two are one thing
+            None,
+            begun.lock,
+            begun.legal_hold,
         )
+        written = self._store._write(self._key, stored, create_only=True)  # noqa: SLF001 - the two are one thing
         await self.abort()
         return written
 
@@ -256,6 +293,10 @@ class _MemoryUpload:
         if begun is None:
             raise StoreUnavailable(f"the upload of {self._key} is over: begin another", self._key)
         return begun
+
+
+def _key(row: tuple[str, list[Stored]]) -> bytes:
+    return row[0].encode()
 
 
 def _compare(key: str, body: Body, sha256: str) -> None:

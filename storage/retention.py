@@ -4,11 +4,14 @@ The clock starts at the call's end, at its start where the end is unknown or not
 are. Of several rules that match, the one that ends last decides; where none matches, the default.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from fnmatch import fnmatchcase
 
 from config.retention import LockMode, Retention, Rule
+from storage.entry import Entry
 from storage.lock import Lock
 from storage.sidecar import CallFacts, RetentionFacts
 
@@ -48,11 +51,50 @@ def promised(policy: Retention, source: str, call: CallFacts, now: datetime) -> 
     )
 
 
+class Because(StrEnum):
+    """What keeps a recording longest."""
+
+    PROMISE = "promise"  # what its sidecar froze
+    POLICY = "policy"  # what today's policy says
+    LOCK = "lock"  # what an earlier policy had it locked for
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Until when a recording is to be kept, and why not shorter."""
+
+    until: datetime
+    because: Because
+    rule: str | None
+    """The rule of the promise or the policy; None for the default, and for a lock."""
+
+
+def kept(policy: Retention, entry: Entry) -> Kept | None:
+    """Return how long a recording is kept: by its promise, by today's policy or by its lock, whichever is longest.
+
+    None where nothing was ever promised: it is kept, without a date. Matters are not looked at.
+    """
+    said = []
+    if entry.promised is not None:
+        said.append(Kept(entry.promised, Because.PROMISE, entry.rule))
+    today = promised(policy, entry.source, entry.call, entry.archived_at)
+    if today is not None:
+        said.append(Kept(today.until, Because.POLICY, today.facts.rule))
+    if entry.locked is not None:
+        said.append(Kept(entry.locked, Because.LOCK, None))
+    return max(said, key=lambda one: one.until, default=None)
+
+
 def matches(rule: Rule, source: str, call: CallFacts) -> bool:
     """Tell whether every pattern of a rule matches the call; upper and lower case differ.
 
     `number` is that of either party. What the phone system did not tell is matched by "*" alone.
     """
+    return fits(rule.match, source, call)
+
+
+def fits(patterns: Mapping[str, str], source: str, call: CallFacts) -> bool:
+    """Tell whether all patterns, named as in `config.retention.MATCHED`, match the call."""
     told: dict[str, tuple[str | None, ...]] = {
         "source": (source,),
         "queue": (call.queue,),
@@ -60,7 +102,7 @@ def matches(rule: Rule, source: str, call: CallFacts) -> bool:
         "number": (call.from_, call.to),
         "agent": (call.agent,),
     }
-    return all(any(_fits(value, pattern) for value in told[key]) for key, pattern in rule.match.items())
+    return all(any(_fits(value, pattern) for value in told[key]) for key, pattern in patterns.items())
 
 
 def _fits(value: str | None, pattern: str) -> bool:

@@ -62,7 +62,9 @@ class GapReason(StrEnum):
     CRASHED = "crashed"
 
 
-class _Model(BaseModel):
+class Model(BaseModel):
+    """Base of what is written as JSON into the bucket: immutable, nothing unknown, every field written."""
+
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
@@ -71,7 +73,7 @@ class _Model(BaseModel):
     )
 
 
-class CallFacts(_Model):
+class CallFacts(Model):
     """What the phone system said of the call. `started_at` is null only in gap records of unreadable rows."""
 
     started_at: UtcTime | None
@@ -85,7 +87,7 @@ class CallFacts(_Model):
     call_id: str | None = None
 
 
-class VendorHashFacts(_Model):
+class VendorHashFacts(Model):
     """The hash the vendor claimed, verbatim, and what came of comparing it."""
 
     verdict: Verdict
@@ -93,7 +95,7 @@ class VendorHashFacts(_Model):
     value: str | None = None
 
 
-class MediaFacts(_Model):
+class MediaFacts(Model):
     """The audio object."""
 
     key: str
@@ -105,7 +107,7 @@ class MediaFacts(_Model):
     warnings: tuple[str, ...] = ()
 
 
-class RetentionFacts(_Model):
+class RetentionFacts(Model):
     """Why it is kept until `archive.retain_until`: frozen when it was archived, whatever the policy says later."""
 
     rule: str | None
@@ -116,7 +118,7 @@ class RetentionFacts(_Model):
     """Which version of the policy: the first twelve hex digits of its hash."""
 
 
-class ArchiveFacts(_Model):
+class ArchiveFacts(Model):
     """When and how it was archived, and how long it is kept.
 
     `lock_mode` is the lock that the media were seen to carry; null where there is none, also because the promise was
@@ -132,7 +134,7 @@ class ArchiveFacts(_Model):
     """Left out where the configuration has no retention."""
 
 
-class Sidecar(_Model):
+class Sidecar(Model):
     """The commit: if it exists, the media exists and its bytes agree with it."""
 
     schema_: Literal["callvault/recording/v1"] = Field(default="callvault/recording/v1", alias="schema")
@@ -145,7 +147,7 @@ class Sidecar(_Model):
     vendor_record: dict[str, Any]
 
 
-class GapRecord(_Model):
+class GapRecord(Model):
     """A finished recording that could not be archived, and why."""
 
     schema_: Literal["callvault/gap/v1"] = Field(default="callvault/gap/v1", alias="schema")
@@ -161,7 +163,7 @@ class GapRecord(_Model):
     vendor_record: dict[str, Any]
 
 
-def canonical(model: Sidecar | GapRecord) -> bytes:
+def canonical(model: Model) -> bytes:
     """Return the object's bytes: UTF-8 JSON in the order of the schema, newline at the end.
 
     Indented for people, but for records so large that nobody reads them: deep ones would grow a hundredfold.

@@ -40,6 +40,31 @@ class ObjectInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a key, as listed. `version_id` is None in a bucket that keeps none."""
+
+    key: str
+    version_id: str | None
+    bytes: int
+    modified: datetime
+    latest: bool
+    marker: bool = False
+    """A delete marker: no bytes; it makes the key look gone while what it hides is all there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """What keeps one version from being deleted."""
+
+    lock: Lock | None
+    legal_hold: bool
+
+    def forbids(self, now: datetime) -> bool:
+        """Tell whether the store has to refuse the deletion."""
+        return self.legal_hold or (self.lock is not None and self.lock.until > now)
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a store was seen to do, by trying it under `v1/probe/`.
 
@@ -117,9 +142,9 @@ class ArchiveStore(Protocol):
 
     Every method may raise StoreUnavailable (retries spent) and StoreRefused (credentials, rights, no bucket).
 
-    A write with a `lock` sends it with the bytes and returns when the version written was seen to carry it, given
-    again where the store had dropped it: LockMissing, a StoreRefused, where it does not carry it even then. A lock
-    must end in the future. Locks only grow.
+    A write with a `lock` or a `legal_hold` sends it with the bytes and returns when the version written was seen to
+    carry it, given again where the store had dropped it: LockMissing, a StoreRefused, where it does not carry it even
+    then. A lock must end in the future. Locks only grow.
     """
 
     async def put(
@@ -132,6 +157,7 @@ class ArchiveStore(Protocol):
         metadata: Mapping[str, str] | None = None,
         create_only: bool = True,
         lock: Lock | None = None,
+        legal_hold: bool = False,
     ) -> Written:
         """Write one object in one request. `sha256` is the body's, in hex; it is signed and sent as checksum.
 
@@ -147,12 +173,17 @@ class ArchiveStore(Protocol):
         content_type: str,
         metadata: Mapping[str, str] | None = None,
         lock: Lock | None = None,
+        legal_hold: bool = False,
     ) -> Upload:
-        """Begin a large, create-only object, locked when it is complete."""
+        """Begin a large, create-only object, locked and held when it is complete."""
         ...
 
-    async def lock_of(self, key: str, version_id: str | None) -> Lock | None:
-        """Return the lock of a version, of the current one where that is None; None without one. ObjectMissing."""
+    async def protection(self, key: str, version_id: str | None) -> Protection:
+        """Return what protects a version, the current one where that is None. ObjectMissing."""
+        ...
+
+    async def set_legal_hold(self, key: str, version_id: str | None, *, on: bool) -> None:
+        """Set or lift a version's legal hold, and see that the store did. ObjectMissing, NoObjectLock, LockMissing."""
         ...
 
     async def extend_lock(self, key: str, version_id: str | None, lock: Lock) -> Lock:
@@ -180,6 +211,21 @@ class ArchiveStore(Protocol):
 
     async def folders(self, prefix: str, *, start_after: str = "") -> list[str]:
         """Return the distinct next path segments below `prefix` (which ends in `/`), each as a full prefix."""
+        ...
+
+    def versions(self, prefix: str) -> AsyncIterator[Version]:
+        """Iterate over all versions below `prefix`, delete markers included, in the order of their keys' bytes.
+
+        Of one key the newest comes first. In a bucket without versions each object is its own only version.
+        """
+        ...
+
+    async def delete_version(self, key: str, version_id: str | None) -> None:
+        """Destroy exactly one version, or delete marker; where it is gone already, that is well.
+
+        Nothing is ever hidden behind a new delete marker: `version_id` may be None only in a bucket without versions.
+        No right to bypass a lock is used: VersionLocked where a lock or a legal hold forbids it.
+        """
         ...
 
     async def count_versions(self, key: str) -> int:

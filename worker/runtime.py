@@ -15,6 +15,7 @@ from storage.keys import Keys
 from storage.state import State
 from storage.store import ArchiveStore
 from worker.limits import Gate
+from worker.matters import Matters
 from worker.rest.client import RestClient
 from worker.vendor import Vendor
 from worker.vendors import load_vendors
@@ -44,7 +45,12 @@ class Services:
     source that is worked on at the same time: one that hangs must not take the others'."""
     recording_seconds: float | None = None
     """How long one recording may take; None where nobody waits for the process."""
+    matters: Matters = field(init=False)
+    """The legal holds that are open."""
     _desks: dict[str, Desk] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.matters = Matters(self.store, self.keys, self.clock)
 
     def desk(self, source: Source) -> Desk:
         """Return the source's desk, opened on first use."""

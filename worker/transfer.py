@@ -197,7 +197,7 @@ class Transfer:
             return None
         try:
             if self._lock is None:  # the promise is over; a longer one may have been made before
-                found = await self._services.store.lock_of(key, version_id)
+                found = (await self._services.store.protection(key, version_id)).lock
                 return found if found is not None and found.lasts(self._services.clock.now()) else None
             return await self._services.store.extend_lock(key, version_id, self._lock)
         except ObjectMissing as error:

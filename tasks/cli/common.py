@@ -1,9 +1,11 @@
 """What all verbs share: options, exit codes, reading the configuration, printing."""
 
 import asyncio
+import getpass
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import Coroutine
 from enum import IntEnum, StrEnum
@@ -53,6 +55,15 @@ def read_settings(config: Path | None, level: Level) -> tuple[Settings, Path]:
         raise typer.Exit(Exit.USAGE) from error
     configure_logging(json=not sys.stderr.isatty(), level=level, secrets=settings.secrets())
     return settings, path
+
+
+def who() -> str:
+    """Return who gives this command, for what is put on record: the system's name of the user and the machine."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def usage(message: str) -> typer.Exit:

@@ -78,7 +78,7 @@ async def test_foreign_objects_are_nobodys_recordings(bench: Bench) -> None:
     assert (report.archived, report.gaps, report.held, report.errors) == (1, 1, 0, [])
     assert (await bench.sidecar(one)).recording_id == "rec-1"
     assert (await bench.gap(refused)).reason is GapReason.EMPTY
-    assert {bench.store.versions[key][0].body for key in STRANGE} == {b"\x00not ours"}
+    assert {bench.store.versions_of[key][0].body for key in STRANGE} == {b"\x00not ours"}
     assert (await standing(bench.services, bench.source)).last_error == ""
 
 
@@ -105,7 +105,7 @@ async def test_a_foreign_sidecar_is_an_incident_of_one_recording(bench: Bench, b
     assert (report.archived, report.gaps, report.store_failed) == (1, 1, False)
     assert (await bench.gap(one)).reason is GapReason.CONFLICT
     assert (await bench.sidecar(good)).recording_id == "rec-2"
-    assert bench.store.versions[f"{HERE}rec-1.json"][-1].body == body
+    assert bench.store.versions_of[f"{HERE}rec-1.json"][-1].body == body
 
 
 @pytest.mark.parametrize("mark", ["soon", "2026-03-05", "2026-03-05T10:00:00", "9999-12-31T23:59:59-14:00", "-"])

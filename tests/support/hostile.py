@@ -278,7 +278,7 @@ class Hostile:
         return _Stream(wav(0.01))
 
     async def objects(self) -> dict[str, bytes]:
-        return {found.key: self.store.versions[found.key][-1].body async for found in self.store.objects("")}
+        return {found.key: self.store.versions_of[found.key][-1].body async for found in self.store.objects("")}
 
     async def listed(self) -> tuple[list[Recording], list[Any]]:
         """Return what the connector makes of the page: recordings that start in the window, and unreadable rows."""

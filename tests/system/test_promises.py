@@ -118,13 +118,13 @@ async def test_promise_3_archived_objects_are_never_overwritten(tmp_path: Path) 
     recording = bench.vendor.add(1)
     await run_source(bench.services, bench.source)
     media = (await bench.sidecar(recording)).media
-    del bench.store.versions[Keys().sidecar("hq", utc_date(recording.started_at), "rec-1")]
+    del bench.store.versions_of[Keys().sidecar("hq", utc_date(recording.started_at), "rec-1")]
     later = make_bench(tmp_path / "later", store=bench.store)
     later.vendor.add(1, body=b"RIFF\x40\x00\x00\x00WAVE" + bytes(60))
     report = await run_source(later.services, later.source)
     assert report.gaps == 1
     assert (await later.gap(recording)).reason is GapReason.CONFLICT
-    assert [len(versions) for key, versions in bench.store.versions.items() if "recordings" in key] == [1]
+    assert [len(versions) for key, versions in bench.store.versions_of.items() if "recordings" in key] == [1]
     assert hashlib.sha256(await bench.store.get(media.key, max_bytes=10**6)).hexdigest() == media.sha256
 
 
@@ -193,7 +193,7 @@ async def test_promise_4_any_task_may_die_anywhere_and_run_again(
                 break
         await bench.services.state.drop("chain:hq:poll")  # as it drops itself three minutes later
         await work(bench)
-        recordings = {k: v for k, v in bench.store.versions.items() if "/recordings/" in k}
+        recordings = {k: v for k, v in bench.store.versions_of.items() if "/recordings/" in k}
         assert len(recordings) == 6, step
         assert {len(versions) for versions in recordings.values()} == {1}
         assert (await bench.gap(bench.vendor.recordings[2])).reason == "forbidden"

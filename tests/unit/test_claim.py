@@ -125,7 +125,7 @@ async def test_the_next_finds_it_held(tmp_path: Path) -> None:
     go_on.set()
     assert (await first).fate is Fate.ARCHIVED
     assert (await archive(bench, recording)).fate is Fate.HELD
-    assert [len(versions) for versions in bench.store.versions.values()] == [1, 1]
+    assert [len(versions) for versions in bench.store.versions_of.values()] == [1, 1]
 
 
 async def test_a_claim_is_renewed_for_as_long_as_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -227,6 +227,6 @@ async def test_a_gap_removed_from_the_bucket_is_forgotten(bench: Bench) -> None:
     recording = bench.vendor.add(1)
     await write_gap(bench.services, bench.desk, recording, GapReason.EMPTY, "empty")
     await look(bench)
-    bench.store.versions.clear()
+    bench.store.versions_of.clear()
     assert len((await look(bench))[0].to_archive) == 1
     assert date(2026, 3, 5) == recording.started_at.date()

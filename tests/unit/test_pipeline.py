@@ -86,10 +86,10 @@ async def test_archiving_twice_changes_nothing(bench: Bench) -> None:
     """The second time is told from the first, and no object is written again."""
     recording = bench.vendor.add(1)
     await archive(bench, recording)
-    before = {key: len(versions) for key, versions in bench.store.versions.items()}
+    before = {key: len(versions) for key, versions in bench.store.versions_of.items()}
     bench.clock.advance(5)
     assert (await archive(bench, recording)).fate is Fate.HELD
-    assert {key: len(versions) for key, versions in bench.store.versions.items()} == before
+    assert {key: len(versions) for key, versions in bench.store.versions_of.items()} == before
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -98,7 +98,7 @@ async def test_media_without_sidecar_is_adopted(bench: Bench, large: bool) -> No
     recording = bench.vendor.add(1, body=wav(800 if large else 1))
     await archive(bench, recording)
     sidecar_key = bench.keys.sidecar("hq", recording.started_at.date(), "rec-1")
-    del bench.store.versions[sidecar_key]
+    del bench.store.versions_of[sidecar_key]
     assert (await archive(bench, recording)).fate is Fate.ARCHIVED
     assert (await bench.sidecar(recording)).media.bytes == len(bench.vendor.bodies[recording.id])
 
@@ -109,7 +109,7 @@ async def test_other_bytes_under_the_same_id_are_an_incident(bench: Bench, large
     recording = bench.vendor.add(1, body=wav(800 if large else 1, seed=1))
     await archive(bench, recording)
     first = await bench.sidecar(recording)
-    del bench.store.versions[bench.keys.sidecar("hq", recording.started_at.date(), "rec-1")]
+    del bench.store.versions_of[bench.keys.sidecar("hq", recording.started_at.date(), "rec-1")]
     bench.vendor.bodies[recording.id] = wav(800 if large else 1, seed=2)
     outcome = await archive(bench, recording)
     assert (outcome.fate, outcome.reason) == (Fate.GAP, GapReason.CONFLICT)
@@ -124,7 +124,7 @@ async def test_bytes_of_another_length_are_an_incident_too(bench: Bench) -> None
     """A length that differs is told without reading what is there."""
     recording = bench.vendor.add(1)
     await archive(bench, recording)
-    del bench.store.versions[bench.keys.sidecar("hq", recording.started_at.date(), "rec-1")]
+    del bench.store.versions_of[bench.keys.sidecar("hq", recording.started_at.date(), "rec-1")]
     bench.vendor.bodies[recording.id] = wav(2)
     assert (await archive(bench, recording)).reason is GapReason.CONFLICT
 
@@ -460,20 +460,20 @@ async def test_media_that_vanish_while_being_compared_are_tried_again(
     """An object that is there and gone again is no reason to give up."""
     recording = bench.vendor.add(1, body=wav(800))
     await archive(bench, recording)
-    del bench.store.versions[bench.keys.sidecar("hq", recording.started_at.date(), "rec-1")]
+    del bench.store.versions_of[bench.keys.sidecar("hq", recording.started_at.date(), "rec-1")]
     head = bench.store.head
 
     async def gone(key: str) -> Any:
         if where == "sha256":
-            bench.store.versions[key], kept = [], bench.store.versions[key]
+            bench.store.versions_of[key], kept = [], bench.store.versions_of[key]
             info = await _head_of(head, bench, key, kept)
-            del bench.store.versions[key]
+            del bench.store.versions_of[key]
             return info
-        del bench.store.versions[key]
+        del bench.store.versions_of[key]
         return None
 
     async def _head_of(head: Callable[..., Any], bench: Bench, key: str, kept: Any) -> Any:
-        bench.store.versions[key] = kept
+        bench.store.versions_of[key] = kept
         return await head(key)
 
     monkeypatch.setattr(bench.store, "head", gone)
@@ -541,7 +541,7 @@ async def test_a_quarantine_number_that_was_just_taken_is_no_trouble_of_the_buck
     put = bench.store.put
 
     async def racing(key: str, body: Any, **more: Any) -> Any:
-        if key == taken and key not in bench.store.versions:
+        if key == taken and key not in bench.store.versions_of:
             await put(key, b"x", sha256=hashlib.sha256(b"x").hexdigest(), content_type="audio/wav")
         return await put(key, body, **more)
 

@@ -54,7 +54,7 @@ async def archive(bench: Bench, recording: Recording) -> Outcome:
 
 def locks(bench: Bench) -> dict[str, list[Lock | None]]:
     """Return the lock of every version, by the first words of its key."""
-    return {key: [version.lock for version in found] for key, found in bench.store.versions.items()}
+    return {key: [version.lock for version in found] for key, found in bench.store.versions_of.items()}
 
 
 def sidecar_key(bench: Bench, recording: Recording) -> str:
@@ -129,9 +129,9 @@ async def _left_behind(bench: Bench, lock: Lock | None, seconds: int = 1) -> tup
     recording = bench.vendor.add(1, body=wav(seconds))
     await archive(bench, recording)
     key = (await bench.sidecar(recording)).media.key
-    del bench.store.versions[sidecar_key(bench, recording)]
-    (stored,) = bench.store.versions[key]
-    bench.store.versions[key] = [type(stored)(stored.body, stored.content_type, stored.metadata, NOW, "v1", lock)]
+    del bench.store.versions_of[sidecar_key(bench, recording)]
+    (stored,) = bench.store.versions_of[key]
+    bench.store.versions_of[key] = [type(stored)(stored.body, stored.content_type, stored.metadata, NOW, "v1", lock)]
     return recording, key
 
 
@@ -171,9 +171,9 @@ async def test_an_earlier_promise_outlives_one_that_is_over(
     recording = bench.vendor.add(1, minutes_ago=3 * 24 * 60)
     await archive(bench, recording)
     key = (await bench.sidecar(recording)).media.key
-    del bench.store.versions[sidecar_key(bench, recording)]
-    (stored,) = bench.store.versions[key]
-    bench.store.versions[key] = [type(stored)(stored.body, stored.content_type, stored.metadata, NOW, "v1", before)]
+    del bench.store.versions_of[sidecar_key(bench, recording)]
+    (stored,) = bench.store.versions_of[key]
+    bench.store.versions_of[key] = [type(stored)(stored.body, stored.content_type, stored.metadata, NOW, "v1", before)]
     assert (await archive(bench, recording)).fate is Fate.ARCHIVED
     assert locks(bench)[sidecar_key(bench, recording)] == [kept]
     told = (await bench.sidecar(recording)).archive
@@ -186,8 +186,8 @@ async def test_a_sidecar_that_is_there_is_locked_as_promised_now(bench: Bench) -
     recording = bench.vendor.add(1)
     await archive(bench, recording)
     key = sidecar_key(bench, recording)
-    (stored,) = bench.store.versions[key]
-    bench.store.versions[key] = [type(stored)(stored.body, stored.content_type, stored.metadata, NOW, "v9")]
+    (stored,) = bench.store.versions_of[key]
+    bench.store.versions_of[key] = [type(stored)(stored.body, stored.content_type, stored.metadata, NOW, "v9")]
     assert (await archive(bench, recording)).fate is Fate.HELD
     assert locks(bench)[key] == [LOCK]
 
@@ -199,7 +199,7 @@ async def test_media_that_vanish_while_their_lock_is_looked_at_are_tried_again(b
 
     async def gone(*_: Any) -> Lock:
         bench.store.extend_lock = real  # type: ignore[method-assign]
-        del bench.store.versions[key]
+        del bench.store.versions_of[key]
         raise ObjectMissing("gone", key)
 
     bench.store.extend_lock = gone  # type: ignore[method-assign]
