@@ -236,8 +236,15 @@ class Mischief:
         self._ledger.struck("broker", "restart without its data")
 
     def _out_of_memory(self) -> None:
+        if self._broker_busy:  # without a limit of memory, an evicting server is none
+            return
+        self._broker_busy = True
         self._on_broker("out of memory", lambda client: client.config_set("maxmemory", "100kb"))
-        self._later(3, lambda: self._on_broker("", lambda client: client.config_set("maxmemory", "0")))
+        self._later(3, self._memory_again)
+
+    def _memory_again(self) -> None:
+        self._on_broker("", lambda client: client.config_set("maxmemory", "0"))
+        self._broker_busy = False
 
     def _eviction(self) -> None:
         """Set the policy that loses messages, and see that a worker refuses to start on it."""
