@@ -50,6 +50,8 @@ class Version:
     latest: bool
     marker: bool = False
     """A delete marker: no bytes; it makes the key look gone while what it hides is all there."""
+    etag: str = ""
+    """Two versions with the same size and ETag hold the same bytes, as far as S3 tells."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ A store that repeats a page or lists out of order would have callvault overlook 
 are refused here.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,18 +12,7 @@ from storage.errors import StoreRefused, StoreUnavailable
 from storage.s3.answers import Page, document
 from storage.s3.refusals import Operation
 from storage.s3.transport import Request, Transport
-from storage.store import ObjectInfo
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One version of a key. Two with the same size and ETag hold the same bytes, as far as S3 tells."""
-
-    version_id: str
-    bytes: int
-    etag: str
-    marker: bool
-    """A delete marker: no bytes, the key looks gone."""
+from storage.store import ObjectInfo, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +45,56 @@ async def folders(transport: Transport, prefix: str, start_after: str, page_size
     return [folder for folder in sorted(set(found), key=str.encode) if folder > start_after]
 
 
-async def versions(transport: Transport, key: str, page_size: int) -> list[Version]:
-    """Return all versions of exactly `key`, delete markers included."""
-    found: list[Version] = []
+async def versions(transport: Transport, prefix: str, page_size: int) -> AsyncGenerator[Version, None]:
+    """Iterate over all versions below `prefix`, delete markers included, in the order of their keys' bytes.
+
+    Of one key the newest comes first, as S3 lists them. What S3 calls version `null` has none here.
+    """
     pages = _marked_pages(
         transport,
         Operation.VERSIONS,
-        {"versions": "", "prefix": key, "max-keys": str(page_size)},
+        {"versions": "", "prefix": prefix, "max-keys": str(page_size)},
         "ListVersionsResult",
         "version-id-marker",
         "NextVersionIdMarker",
     )
+    last = b""
     async for page in pages:
-        for tag in ("Version", "DeleteMarker"):
-            for row in page.rows(tag):
-                if page.key(row, "Key") == key:
-                    marker = tag == "DeleteMarker"
-                    size, etag = (0, "") if marker else (page.number(row, "Size"), page.text(row, "ETag"))
-                    found.append(Version(page.text(row, "VersionId"), size, etag, marker))
-        if page.more and page.key(None, "NextKeyMarker") != key:
-            await pages.aclose()  # what follows are longer keys that begin alike
+        # parsed, versions and markers lie apart; a page has them in order, and those of one key never in two orders
+        for found in sorted(
+            _versions_on(page), key=lambda row: (row.key.encode(), not row.latest, -row.modified.timestamp())
+        ):
+            if found.key.encode() < last:
+                raise _out_of_order(transport, found.key)
+            last = found.key.encode()
+            yield found
+
+
+def _versions_on(page: Page) -> Iterator[Version]:
+    for tag in ("Version", "DeleteMarker"):
+        marker = tag == "DeleteMarker"
+        for row in page.rows(tag):
+            told = page.text(row, "VersionId")
+            yield Version(
+                page.key(row, "Key"),
+                None if told == "null" else told,
+                0 if marker else page.number(row, "Size"),
+                page.time(row, "LastModified"),
+                page.text(row, "IsLatest") == "true",
+                marker,
+                "" if marker else page.text(row, "ETag"),
+            )
+
+
+async def versions_of(transport: Transport, key: str, page_size: int) -> list[Version]:
+    """Return all versions of exactly `key`, delete markers included."""
+    found = []
+    rows = versions(transport, key, page_size)
+    async for row in rows:
+        if row.key != key:
+            await rows.aclose()  # what follows are longer keys that begin alike
+            break
+        found.append(row)
     return found
 
 

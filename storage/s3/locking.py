@@ -1,65 +1,134 @@
-"""Locks in S3: asked for with the bytes, read back on the version that was written, repaired where they were dropped.
+"""Locks and legal holds in S3: asked for with the bytes, read back on the version written, repaired where dropped.
 
 RGW and moto drop the headers of a multipart upload without a word, so nothing counts as locked that was not seen
 to be. Locks only grow here: what stands already is joined with what is asked for.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import sha256
 
 from config.events import Event
 from config.logs import get_logger
 from config.retention import LockMode
-from storage.errors import LockMissing
+from storage.errors import LockMissing, ObjectMissing, StoreRefused, VersionLocked
 from storage.lock import Lock, no_object_lock
 from storage.s3.refusals import Operation
 from storage.s3.transport import Request, Transport
 from storage.s3.writing import proof_headers
-from storage.store import Capabilities
+from storage.store import Capabilities, Protection
 
 _MODE, _UNTIL = "x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date"
+_HOLD = "x-amz-object-lock-legal-hold"
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 log = get_logger()
 
 
-def lock_headers(transport: Transport, lock: Lock | None, can: Capabilities, key: str) -> dict[str, str]:
-    """Return the headers that lock what they are written with. NoObjectLock where the bucket can lock nothing."""
-    if lock is None:
+def lock_headers(
+    transport: Transport, lock: Lock | None, can: Capabilities, key: str, *, legal_hold: bool = False
+) -> dict[str, str]:
+    """Return the headers that protect what they are written with. NoObjectLock where the bucket can lock nothing."""
+    if lock is None and not legal_hold:
         return {}
     if can.object_lock is False:
         raise no_object_lock(transport.address.bucket, key)
-    return {_MODE: lock.mode.upper(), _UNTIL: _text(lock.until)}
+    locked = {_MODE: lock.mode.upper(), _UNTIL: _text(lock.until)} if lock else {}
+    return locked | ({_HOLD: "ON"} if legal_hold else {})
 
 
-async def standing(transport: Transport, key: str, version_id: str | None) -> Lock | None:
-    """Return the lock of a version; None where it has none that can be read. ObjectMissing."""
+async def standing(transport: Transport, key: str, version_id: str | None) -> Protection:
+    """Return what protects a version; a lock that cannot be read is none. ObjectMissing."""
     query = {"versionId": version_id} if version_id else {}
     answer = await transport.call(Request("HEAD", Operation.HEAD_VERSION, key, query))
+    held = answer.headers.get(_HOLD, "").upper() == "ON"
     try:
         mode = LockMode(answer.headers.get(_MODE, "").lower())
         until = datetime.fromisoformat(answer.headers.get(_UNTIL, ""))
     except ValueError:
+        return Protection(None, held)
+    return Protection(Lock(mode, until.replace(tzinfo=UTC) if until.tzinfo is None else until.astimezone(UTC)), held)
+
+
+async def secure(
+    transport: Transport,
+    key: str,
+    version_id: str | None,
+    lock: Lock | None,
+    can: Capabilities,
+    *,
+    legal_hold: bool = False,
+) -> Lock | None:
+    """See to it that a version just written carries its lock and its hold, and return the lock. LockMissing.
+
+    Nothing is asked where neither was wanted.
+    """
+    if lock is None and not legal_hold:
         return None
-    return Lock(mode, until.replace(tzinfo=UTC) if until.tzinfo is None else until.astimezone(UTC))
+    found = await standing(transport, key, version_id)
+    if legal_hold and not found.legal_hold:
+        await set_hold(transport, key, version_id, can, on=True)
+    if lock is None:
+        return None
+    secured = await _extended(transport, key, version_id, lock, found.lock, can)
+    if not secured.covers(lock):
+        raise _missing(key, version_id, lock, secured)
+    return secured
 
 
-async def secure(transport: Transport, key: str, version_id: str | None, lock: Lock, can: Capabilities) -> Lock:
-    """See to it that a version just written carries its lock, and return what it carries. LockMissing where not."""
-    found = await extended(transport, key, version_id, lock, can)
-    if not found.covers(lock):
-        raise _missing(key, version_id, lock, found)
-    return found
+async def set_hold(transport: Transport, key: str, version_id: str | None, can: Capabilities, *, on: bool) -> None:
+    """Set or lift a legal hold, and see that it was done. ObjectMissing, NoObjectLock, LockMissing where it was not."""
+    if can.object_lock is False:
+        raise no_object_lock(transport.address.bucket, key)
+    status = "ON" if on else "OFF"
+    body = f'<LegalHold xmlns="{_NAMESPACE}"><Status>{status}</Status></LegalHold>'.encode()
+    await _alter(transport, Operation.HOLD, "legal-hold", key, version_id, body, can)
+    if (await standing(transport, key, version_id)).legal_hold is on:
+        return
+    log.error(Event.LOCK_MISSING, key=key, version=version_id, asked=f"legal hold {status}", found="the opposite")
+    raise LockMissing(
+        f"{key} (version {version_id}) was to get legal hold {status}, the store said yes and does not show it: find"
+        " out what it does with PutObjectLegalHold",
+        key,
+    )
+
+
+async def destroy(
+    transport: Transport, key: str, version_id: str | None, can: Capabilities, now: Callable[[], datetime]
+) -> None:
+    """Delete exactly one version. What is gone already is well; VersionLocked where a lock or a hold is why it stays.
+
+    No header asks to bypass a lock. Without a version S3 would hide the object behind a delete marker and say that it
+    is deleted, so in a bucket with versions what has none is called `null`, as S3 does.
+    """
+    named = version_id or ("null" if can.versioned else None)
+    request = Request("DELETE", Operation.DELETE_VERSION, key, {"versionId": named} if named else {})
+    try:
+        await transport.call(request, expected={404})
+    except StoreRefused as error:
+        try:
+            protected = (await standing(transport, key, named)).forbids(now())
+        except ObjectMissing:  # a delete marker, or gone by now: nothing of it can be locked
+            protected = False
+        if not protected:
+            raise
+        raise VersionLocked(f"{key} (version {named}) is locked or held: {error.message}", key) from error
 
 
 async def extended(transport: Transport, key: str, version_id: str | None, lock: Lock, can: Capabilities) -> Lock:
     """Have a version locked at least until that date, and return its lock; the mode of one that stands, stays."""
     found = await standing(transport, key, version_id)
+    return await _extended(transport, key, version_id, lock, found.lock, can)
+
+
+async def _extended(
+    transport: Transport, key: str, version_id: str | None, lock: Lock, found: Lock | None, can: Capabilities
+) -> Lock:
     wanted = lock.on(found)
     if found == wanted:
         return wanted
     await _retain(transport, key, version_id, wanted, can)
-    found = await standing(transport, key, version_id)
+    found = (await standing(transport, key, version_id)).lock
     if found is None or not found.covers(wanted):
         raise _missing(key, version_id, wanted, found)
     return found
@@ -81,10 +150,22 @@ async def _retain(transport: Transport, key: str, version_id: str | None, lock: 
         f'<Retention xmlns="{_NAMESPACE}"><Mode>{lock.mode.upper()}</Mode>'
         f"<RetainUntilDate>{_text(lock.until)}</RetainUntilDate></Retention>"
     ).encode()
+    await _alter(transport, Operation.RETAIN, "retention", key, version_id, body, can)
+
+
+async def _alter(
+    transport: Transport,
+    operation: Operation,
+    subresource: str,
+    key: str,
+    version_id: str | None,
+    body: bytes,
+    can: Capabilities,
+) -> None:
     digest = sha256(body).hexdigest()
-    query = {"retention": "", **({"versionId": version_id} if version_id else {})}
+    query = {subresource: "", **({"versionId": version_id} if version_id else {})}
     headers = {"Content-Type": "application/xml", **proof_headers(body, digest, can, locked=True)}
-    await transport.call(Request("PUT", Operation.RETAIN, key, query, headers, body, digest))
+    await transport.call(Request("PUT", operation, key, query, headers, body, digest))
 
 
 def _text(until: datetime) -> str:

@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from storage.errors import StoreError, StoreRefused
 from storage.s3.answers import Answer, document
-from storage.s3.listing import versions
+from storage.s3.listing import versions_of
 from storage.s3.refusals import Operation, explain
 from storage.s3.transport import Request, Transport
 from storage.s3.upload import begin, completion, create, drop, shielded
@@ -86,9 +86,9 @@ class _Trial:
     async def clean(self) -> None:
         """Remove the object in all versions; what may not be removed stays."""
         with suppress(StoreError):  # the right to list versions is not needed for anything else
-            self._written |= {v.version_id for v in await versions(self._transport, self._key, 1000)}
+            self._written |= {v.version_id for v in await versions_of(self._transport, self._key, 1000)}
         for version_id in self._written:
-            query = {"versionId": version_id} if version_id not in (None, "null") else {}
+            query = {"versionId": version_id} if version_id else {}
             with suppress(StoreError):
                 await self._transport.call(Request("DELETE", Operation.DELETE, self._key, query), expected={404})
 

@@ -29,12 +29,16 @@ class Operation(StrEnum):
     UPLOADS = "ListMultipartUploads"
     LOCK = "GetObjectLockConfiguration"
     RETAIN = "PutObjectRetention"
+    HOLD = "PutObjectLegalHold"
+    DELETE_VERSION = "DeleteObject of a version"
 
 
 _RIGHTS = {
     Operation.PUT: "s3:PutObject",
     Operation.HEAD: "s3:GetObject and s3:ListBucket (without the latter S3 answers 403 for what is not there)",
-    Operation.HEAD_VERSION: "s3:GetObjectVersion and s3:GetObjectRetention (without the latter S3 tells of no lock)",
+    Operation.HEAD_VERSION: (
+        "s3:GetObjectVersion, s3:GetObjectRetention and s3:GetObjectLegalHold (without those S3 tells of no lock)"
+    ),
     Operation.GET: "s3:GetObject and s3:ListBucket",
     Operation.DELETE: "s3:DeleteObject and s3:DeleteObjectVersion on the probe objects",
     Operation.LIST: "s3:ListBucket",
@@ -46,6 +50,8 @@ _RIGHTS = {
     Operation.UPLOADS: "s3:ListBucketMultipartUploads",
     Operation.LOCK: "s3:GetBucketObjectLockConfiguration",
     Operation.RETAIN: "s3:PutObjectRetention",
+    Operation.HOLD: "s3:PutObjectLegalHold",
+    Operation.DELETE_VERSION: "s3:DeleteObject and s3:DeleteObjectVersion",
 }
 
 _ADVICE = {
@@ -59,6 +65,9 @@ _ADVICE = {
     "QuotaExceeded": "The bucket is full: raise its quota.",
 }
 
+_OF_AN_OBJECT = frozenset(
+    {Operation.GET, Operation.HEAD, Operation.HEAD_VERSION, Operation.RETAIN, Operation.HOLD, Operation.DELETE_VERSION}
+)
 _DAMAGED = frozenset({"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"})
 _ELSEWHERE = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"})
 
@@ -87,7 +96,7 @@ def explain(answer: Answer, operation: Operation, key: str, address: Address) ->
             f"{said} Grant {_RIGHTS[operation]}, and look for a bucket policy that denies it; or the keys are wrong.",
             key,
         )
-    if status == 404 and operation in (Operation.GET, Operation.HEAD, Operation.HEAD_VERSION):
+    if status == 404 and operation in _OF_AN_OBJECT:
         return ObjectMissing(f"{what}: there is no such object", key)
     return StoreRefused(f"{said} The store does not take this request: run `callvault check`.", key)
 

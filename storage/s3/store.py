@@ -24,7 +24,7 @@ from storage.metadata import checked
 from storage.s3 import listing, upload
 from storage.s3.address import address_of
 from storage.s3.answers import http_date
-from storage.s3.locking import extended, lock_headers, secure, standing
+from storage.s3.locking import destroy, extended, lock_headers, secure, set_hold, standing
 from storage.s3.probe import probe, try_write
 from storage.s3.refusals import Operation
 from storage.s3.signing import Signer
@@ -37,7 +37,7 @@ from storage.s3.writing import (
     refuse_existing,
     refuse_rival,
 )
-from storage.store import ArchiveStore, Body, Capabilities, ObjectInfo, Upload, Written
+from storage.store import ArchiveStore, Body, Capabilities, ObjectInfo, Protection, Upload, Version, Written
 
 log = get_logger()
 
@@ -64,6 +64,7 @@ class S3Store:
         address = address_of(archive)
         signer = Signer(archive, address.region, clock)
         self._transport = Transport(address, signer, clock, patience or Patience())
+        self._clock = clock
         self._name = archive.bucket
         self._probe_prefix = Keys(archive.prefix).probe("")
         self._page_size = page_size
@@ -89,6 +90,7 @@ class S3Store:
         metadata: Mapping[str, str] | None = None,
         create_only: bool = True,
         lock: Lock | None = None,
+        legal_hold: bool = False,
     ) -> Written:
         """Write one object in one request. ValueError for metadata that is not plain ASCII.
 
@@ -97,8 +99,8 @@ class S3Store:
         """
         headers = description_headers(content_type, checked(metadata))
         can = await self.ensure_probed()
-        headers |= proof_headers(body, sha256, can, locked=lock is not None)
-        headers |= lock_headers(self._transport, lock, can, key)
+        protecting = lock_headers(self._transport, lock, can, key, legal_hold=legal_hold)
+        headers |= proof_headers(body, sha256, can, locked=bool(protecting)) | protecting
         guarded = create_only and can.create_only
         look = partial(refuse_existing, self._transport, key) if create_only and not guarded else None
         if guarded:
@@ -109,7 +111,7 @@ class S3Store:
             Request("PUT", Operation.PUT, key, headers=headers, body=body, sha256=sha256), again=look
         )
         confirm(answer, sha256, key)
-        seen = await secure(self._transport, key, answer.version_id, lock, can) if lock else None
+        seen = await secure(self._transport, key, answer.version_id, lock, can, legal_hold=legal_hold)
         if look:
             await refuse_rival(self._transport, key, self._page_size)
         return Written(key, len(body), answer.version_id, seen)
@@ -121,15 +123,22 @@ class S3Store:
         content_type: str,
         metadata: Mapping[str, str] | None = None,
         lock: Lock | None = None,
+        legal_hold: bool = False,
     ) -> Upload:
         """Begin a large, create-only object. ValueError for metadata that is not plain ASCII."""
         described = checked(metadata)
         can = await self.ensure_probed()
-        return await upload.begin(self._transport, key, content_type, described, can, self._page_size, lock)
+        return await upload.begin(
+            self._transport, key, content_type, described, can, self._page_size, lock, legal_hold=legal_hold
+        )
 
-    async def lock_of(self, key: str, version_id: str | None) -> Lock | None:
-        """Return the lock of a version. ObjectMissing."""
+    async def protection(self, key: str, version_id: str | None) -> Protection:
+        """Return what protects a version. ObjectMissing."""
         return await standing(self._transport, key, version_id)
+
+    async def set_legal_hold(self, key: str, version_id: str | None, *, on: bool) -> None:
+        """Set or lift a version's legal hold. ObjectMissing, NoObjectLock, LockMissing."""
+        await set_hold(self._transport, key, version_id, await self.ensure_probed(), on=on)
 
     async def extend_lock(self, key: str, version_id: str | None, lock: Lock) -> Lock:
         """Have a version locked at least until that date; return its lock. ObjectMissing, LockMissing."""
@@ -181,9 +190,17 @@ class S3Store:
         """Return the distinct next path segments below `prefix`, each as a full prefix."""
         return await listing.folders(self._transport, prefix, start_after, self._page_size)
 
+    def versions(self, prefix: str) -> AsyncIterator[Version]:
+        """Iterate over all versions below `prefix`, in the order of their keys' bytes, page by page."""
+        return listing.versions(self._transport, prefix, self._page_size)
+
+    async def delete_version(self, key: str, version_id: str | None) -> None:
+        """Destroy exactly one version, or delete marker. VersionLocked, StoreRefused."""
+        await destroy(self._transport, key, version_id, await self.ensure_probed(), self._clock.now)
+
     async def count_versions(self, key: str) -> int:
         """Return how many versions `key` has, delete markers not counted."""
-        return sum(1 for v in await listing.versions(self._transport, key, self._page_size) if not v.marker)
+        return sum(1 for v in await listing.versions_of(self._transport, key, self._page_size) if not v.marker)
 
     async def abort_stale_uploads(self, prefix: str, older_than: timedelta, now: datetime) -> int:
         """Abort unfinished uploads below `prefix` begun before `now - older_than`; return how many."""

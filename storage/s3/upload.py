@@ -55,6 +55,8 @@ class S3Upload:
         capabilities: Capabilities,
         page_size: int,
         lock: Lock | None = None,
+        *,
+        legal_hold: bool = False,
     ) -> None:
         self._transport = transport
         self._key = key
@@ -62,6 +64,7 @@ class S3Upload:
         self._can = capabilities
         self._page_size = page_size
         self._lock = lock
+        self._legal_hold = legal_hold
         self._parts: list[str] = []
         self._bytes = 0
         self._over = False
@@ -76,7 +79,7 @@ class S3Upload:
                 Operation.PART,
                 self._key,
                 {"partNumber": str(number), "uploadId": self._id},
-                proof_headers(body, sha256, self._can, locked=self._lock is not None),
+                proof_headers(body, sha256, self._can, locked=self._lock is not None or self._legal_hold),
                 body,
                 sha256,
             )
@@ -110,7 +113,7 @@ class S3Upload:
         if version_id is None and self._can.versioned:  # some stores tell it on HEAD only
             head = await self._transport.call(Request("HEAD", Operation.HEAD, self._key))
             version_id = head.version_id
-        lock = await secure(self._transport, self._key, version_id, self._lock, self._can) if self._lock else None
+        lock = await secure(self._transport, self._key, version_id, self._lock, self._can, legal_hold=self._legal_hold)
         if look:  # after the lock: a version that met a rival stays too
             await refuse_rival(self._transport, self._key, self._page_size)
         return Written(self._key, self._bytes, version_id, lock)
@@ -168,9 +171,11 @@ async def begin(
     capabilities: Capabilities,
     page_size: int,
     lock: Lock | None = None,
+    *,
+    legal_hold: bool = False,
 ) -> S3Upload:
     """Begin an upload. Cancelled while the store answers, it is aborted again."""
-    locked = lock_headers(transport, lock, capabilities, key)
+    locked = lock_headers(transport, lock, capabilities, key, legal_hold=legal_hold)
 
     async def created() -> str:
         headers = description_headers(content_type, metadata) | locked
@@ -188,4 +193,4 @@ async def begin(
     except asyncio.CancelledError:
         await shielded(forgotten())
         raise
-    return S3Upload(transport, key, upload_id, capabilities, page_size, lock)
+    return S3Upload(transport, key, upload_id, capabilities, page_size, lock, legal_hold=legal_hold)

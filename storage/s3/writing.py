@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from storage.errors import AlreadyExists, IntegrityError
 from storage.s3.answers import Answer
-from storage.s3.listing import versions
+from storage.s3.listing import versions_of
 from storage.s3.refusals import Operation
 from storage.s3.transport import Request, Transport
 from storage.store import Body, Capabilities
@@ -73,7 +73,7 @@ async def refuse_rival(transport: Transport, key: str, page_size: int) -> None:
     AlreadyExists where all versions hold the same bytes (the caller compares and adopts), IntegrityError where they
     differ. Nothing is found in a bucket without versions, where the later of two writers replaces the earlier.
     """
-    written = [v for v in await versions(transport, key, page_size) if not v.marker]
+    written = [v for v in await versions_of(transport, key, page_size) if not v.marker]
     if len(written) < 2:
         return
     if len({(v.bytes, v.etag) for v in written}) == 1:

@@ -90,4 +90,4 @@ class TestLockedMemoryStore(TestMemoryStore):
             await store.put("a", b"", sha256=digest(b""), content_type="audio/wav", lock=lock)
         await store.put("a", b"", sha256=digest(b""), content_type="audio/wav")
         with pytest.raises(ObjectMissing, match="of version v9"):
-            await lock_of(store, "a", "v9")
+            await store.protection("a", "v9")

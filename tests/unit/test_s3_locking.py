@@ -120,7 +120,7 @@ async def test_a_repair_that_is_refused_names_the_right() -> None:
 async def test_dates_are_read_as_stores_write_them(told: str) -> None:
     """With fractions of any length, in another zone, without one."""
     async with ScriptedS3(stands(mode="COMPLIANCE", until=told)) as s3:
-        found = await lock_of(s3.store(capabilities=LOCKING), "v1/a", None)
+        found = (await s3.store(capabilities=LOCKING).protection("v1/a", None)).lock
         assert found == Lock(LockMode.COMPLIANCE, UNTIL)
         assert s3.said == ["HEAD /v1/a"]
 
