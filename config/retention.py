@@ -15,6 +15,7 @@ MATCHED = ("source", "queue", "direction", "number", "agent")
 """What a rule may look at."""
 
 _DAYS_OF_A_MONTH = 365.2425 / 12
+_EVERY_MONTH = 28  # days that even February has
 
 
 class LockMode(StrEnum):
@@ -37,7 +38,9 @@ class Period:
         Where the month has no such day it is the month's last: a year after 29 February is 28 February.
         """
         year, month = divmod(moment.year * 12 + moment.month - 1 + self.months, 12)
-        day = min(moment.day, calendar.monthrange(year, month + 1)[1])
+        day = moment.day
+        if day > _EVERY_MONTH:
+            day = min(day, calendar.monthrange(year, month + 1)[1])
         return moment.replace(year=year, month=month + 1, day=day) + timedelta(days=self.days)
 
     @property

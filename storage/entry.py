@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import date, datetime
 
+from config.retention import LockMode
 from storage.keys import Keys
 from storage.sidecar import CallFacts, Sidecar
 
@@ -24,12 +25,14 @@ class Entry:
     """Until when its sidecar says that it is kept; None where nothing was promised."""
     rule: str | None
     """The rule of that promise; None for the default."""
+    lock_mode: LockMode | None = None
+    """How its media were seen to be locked when it was archived; None where they were not."""
     locked: datetime | None = None
     """Until when its lock was last seen to stand, where that is known: it may have grown since the promise."""
 
     @classmethod
     def of(cls, sidecar: Sidecar, day: date, rid: str) -> "Entry":
-        """Return what a sidecar that lies under this day and `rid` says."""
+        """Return what a sidecar that lies under this day and `rid` says. ValueError for a mode that there is not."""
         archive = sidecar.archive
         return cls(
             source=sidecar.source,
@@ -43,6 +46,7 @@ class Entry:
             archived_at=archive.archived_at,
             promised=archive.retain_until,
             rule=archive.retention.rule if archive.retention else None,
+            lock_mode=LockMode(archive.lock_mode) if archive.lock_mode else None,
         )
 
     def sidecar_key(self, keys: Keys) -> str:

@@ -102,6 +102,10 @@ class Keys:
         """Return the key of a request to erase a recording."""
         return f"{self.partition('erasures', source, day)}{rid_}.json"
 
+    def index(self, source: str, day: date) -> str:
+        """Return the key of the index of one day, which is derived from its sidecars and disposable."""
+        return f"{self.days('index', source)}date={day.isoformat()}.json.gz"
+
     def probe(self, name: str) -> str:
         """Return the key of a probe object, which is removed after use."""
         return f"{self.prefix}v1/probe/{name}"

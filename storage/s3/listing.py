@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from storage.errors import StoreRefused, StoreUnavailable
-from storage.s3.answers import Page, document
+from storage.s3.answers import Page
 from storage.s3.refusals import Operation
 from storage.s3.transport import Request, Transport
 from storage.store import ObjectInfo, Version
@@ -122,7 +122,7 @@ async def _objects_pages(
     seen: set[str] = set()
     while True:
         answer = await transport.call(Request("GET", Operation.LIST, query=query))
-        page = Page(document(answer.body, "ListBucketResult"))
+        page = Page.of(answer.body, "ListBucketResult")
         yield page
         if not page.more:
             return
@@ -141,7 +141,7 @@ async def _marked_pages(
     seen: set[tuple[str, str]] = set()
     while True:
         answer = await transport.call(Request("GET", operation, query=query))
-        page = Page(document(answer.body, root))
+        page = Page.of(answer.body, root)
         yield page
         if not page.more:
             return
