@@ -67,6 +67,13 @@ class Event(StrEnum):
     LOCK_MISSING = "lock_missing"
     """A version was written and stands without the lock that the policy promises: an incident."""
 
+    AUDIT_FINDING = "audit_finding"
+    """An audit of locks and holds found what it may not put right, or what somebody has to know; `kind` says what."""
+    AUDIT_FINISHED = "audit_finished"
+    """An audit has looked at everything; its figures."""
+    AUDIT_SKIPPED = "audit_skipped"
+    """The week's audit is done already, or another process is at it."""
+
     # tasks and the log itself
     TASK_UNFINISHED = "task_unfinished"
     """A task ended early for a reason that passes, such as the worker's stop; the next poll makes up for it."""

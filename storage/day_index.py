@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from config.retention import LockMode
 from storage.entry import Entry
 from storage.sidecar import CallFacts, Direction, utc_text
-from storage.store import ObjectInfo
+from storage.store import ObjectInfo, Version
 
 SCHEMA = "callvault/index/v1"
 MAX_INDEX = 64 * 1024 * 1024
@@ -30,7 +30,7 @@ _OPTIONAL_TIMES = ("started_at", "ended_at", "promised", "locked")
 _COLUMNS = (*_TEXTS, *_OPTIONAL_TEXTS, *_NUMBERS, *_TIMES, *_OPTIONAL_TIMES, "duration")
 
 _NONE = type(None)
-_TYPES: dict[str, frozenset[type]] = {
+_TYPES: dict[str, frozenset[Any]] = {
     **dict.fromkeys(_TEXTS, frozenset({str})),
     **dict.fromkeys(_OPTIONAL_TEXTS, frozenset({str, _NONE})),
     **dict.fromkeys(_NUMBERS, frozenset({int})),
@@ -38,9 +38,9 @@ _TYPES: dict[str, frozenset[type]] = {
     **dict.fromkeys(_OPTIONAL_TIMES, frozenset({str, _NONE})),
     "duration": frozenset({int, float, _NONE}),
 }
-_MODES = {None: None, **{mode.value: mode for mode in LockMode}}
-_DIRECTIONS = {direction.value: direction for direction in Direction}
-_CALL = frozenset(CallFacts.model_fields)
+_MODES: dict[Any, LockMode | None] = {None: None, **{mode.value: mode for mode in LockMode}}
+_DIRECTIONS: dict[Any, Direction] = {direction.value: direction for direction in Direction}
+_CALL = set(CallFacts.model_fields)
 
 
 class Mark(NamedTuple):
@@ -50,7 +50,7 @@ class Mark(NamedTuple):
     modified: int
 
     @classmethod
-    def of(cls, listed: ObjectInfo) -> "Mark":
+    def of(cls, listed: ObjectInfo | Version) -> "Mark":
         """Return the mark of a sidecar as it is listed."""
         return cls(listed.bytes, int(listed.modified.timestamp()))
 

@@ -106,13 +106,17 @@ class Yardstick:
 
     def kept(self, entry: Entry) -> Kept | None:
         """Return how long a recording is kept: see the function of this name."""
-        found = None if entry.promised is None else Kept(entry.promised, Because.PROMISE, entry.rule)
-        today = self.measured(entry.source, entry.call, entry.archived_at)
-        if today is not None and (found is None or today.until > found.until):
-            found = Kept(today.until, Because.POLICY, today.rule)
-        if entry.locked is not None and (found is None or entry.locked > found.until):
-            found = Kept(entry.locked, Because.LOCK, None)
-        return found
+        return longest(entry, self.measured(entry.source, entry.call, entry.archived_at))
+
+
+def longest(entry: Entry, today: Measured | None) -> Kept | None:
+    """Return what keeps a recording longest, `today` being what the policy says of it."""
+    found = None if entry.promised is None else Kept(entry.promised, Because.PROMISE, entry.rule)
+    if today is not None and (found is None or today.until > found.until):
+        found = Kept(today.until, Because.POLICY, today.rule)
+    if entry.locked is not None and (found is None or entry.locked > found.until):
+        found = Kept(entry.locked, Because.LOCK, None)
+    return found
 
 
 def promised(policy: Retention, source: str, call: CallFacts, now: datetime) -> Promise | None:
