@@ -6,13 +6,14 @@ The `[[sources]]` are `config.sources`, `[retention]` is `config.retention_rules
 
 import stat
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from config import values as v
 from config.mistakes import ConfigError, Mistakes, Wrong, quoted, read_table, refuse_unknown, shown
+from config.retention import Retention
 from config.retention_rules import read_retention
 from config.secret import Surroundings
 from config.settings import MIB, Archive, Broker, Runtime, Settings, Source, VendorKeys
@@ -22,7 +23,7 @@ VARIABLE = "CALLVAULT_CONFIG"
 _MOST_PARTS = 10_000  # of one multipart upload, https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 _TABLES = ("archive", "broker", "runtime", "retention", "sources")
 
-__all__ = ["ConfigError", "find_config", "load"]
+__all__ = ["ConfigError", "find_config", "load", "load_retention"]
 
 
 def find_config(option: Path | None, environ: Mapping[str, str]) -> Path:
@@ -61,6 +62,18 @@ def load(path: Path, vendors: Mapping[str, VendorKeys], environ: Mapping[str, st
         retention=retention,
         sources=tuple(Source(**fields) for _, fields in sources),
     )
+
+
+def load_retention(path: Path, sources: Sequence[str]) -> Retention:
+    """Return the `[retention]` of a file, whatever else is in it; `sources` are the names that rules may match."""
+    told = _parse(path)
+    mistakes = Mistakes()
+    if "retention" not in told:
+        mistakes.add("", "retention", "missing; write [retention] with a mode and a default, as in a configuration")
+    found = read_retention(told.get("retention"), sources, mistakes)
+    if mistakes.lines:
+        raise ConfigError(path, mistakes.lines)
+    return found
 
 
 def _parse(path: Path) -> dict[str, Any]:

@@ -71,6 +71,7 @@ def celery_settings(settings: Settings, now: datetime) -> dict[str, Any]:
             "tasks.housekeeping",
             "tasks.rollcall",
             "tasks.expire",
+            "tasks.audit",
         ),
         "enable_utc": True,
         "timezone": "UTC",

@@ -7,7 +7,8 @@ CANARY = "callvault.canary"
 HOUSEKEEPING = "callvault.housekeeping"
 ROLLCALL = "callvault.rollcall"
 EXPIRE = "callvault.expire"
-TASKS = (POLL, ARCHIVE, BACKFILL, CANARY, HOUSEKEEPING, ROLLCALL, EXPIRE)
+AUDIT = "callvault.audit"
+TASKS = (POLL, ARCHIVE, BACKFILL, CANARY, HOUSEKEEPING, ROLLCALL, EXPIRE, AUDIT)
 
 POLL_QUEUE = "poll"
 ARCHIVE_QUEUE = "archive"

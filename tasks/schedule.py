@@ -14,11 +14,12 @@ from celery.schedules import BaseSchedule, schedstate
 from cronsim import CronSim
 
 from config.settings import Settings
-from tasks.names import CANARY, EXPIRE, HOUSEKEEPING, POLL
+from tasks.names import AUDIT, CANARY, EXPIRE, HOUSEKEEPING, POLL
 
 _ONCE_A_MINUTE = "* * * * *"
 _ONCE_A_DAY = "17 3 * * *"  # off the full hour, when everybody else's jobs start
 _ONCE_A_NIGHT = "47 1 * * *"
+_ONCE_A_MORNING = "41 4 * * *"
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 _LOOK_AHEAD = 64  # ticks among which the shortest interval is looked for
 _LEAST_EXPIRY = 30.0  # seconds; less, and clocks a little apart would expire every message
@@ -73,8 +74,9 @@ class CronSchedule(BaseSchedule):
 
 
 def beat_schedule(settings: Settings, now: datetime) -> dict[str, dict[str, Any]]:
-    """Return the scheduler's entries: a poll for each source, a canary a minute, housekeeping once a day, and expiry
-    once a night where it is switched on.
+    """Return the scheduler's entries: a poll for each source, a canary a minute, housekeeping once a day, expiry
+    once a night where it is switched on, and where there is a policy an audit, which is asked for once a day and takes
+    place once a week.
 
     All are due once when a scheduler starts, which makes up for ticks that passed while none was running.
     """
@@ -86,6 +88,8 @@ def beat_schedule(settings: Settings, now: datetime) -> dict[str, dict[str, Any]
     entries["housekeeping"] = _entry(HOUSEKEEPING, CronSchedule(_ONCE_A_DAY), now)
     if settings.retention.expire:
         entries["expiry"] = _entry(EXPIRE, CronSchedule(_ONCE_A_NIGHT), now)
+    if settings.retention.mode is not None:
+        entries["audit"] = _entry(AUDIT, CronSchedule(_ONCE_A_MORNING), now)
     return entries
 
 

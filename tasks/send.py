@@ -7,7 +7,7 @@ from kombu.exceptions import OperationalError
 
 from storage.state import StateUnavailable
 from tasks.app import app
-from tasks.names import ARCHIVE, BACKFILL, EXPIRE, POLL
+from tasks.names import ARCHIVE, AUDIT, BACKFILL, EXPIRE, POLL
 
 
 def _send(task: str, *words: str) -> None:
@@ -44,3 +44,8 @@ def send_again(source: str, words: dict[str, str]) -> None:
 def send_expire() -> None:
     """Have the next turn of the day's expiry run taken."""
     _send(EXPIRE)
+
+
+def send_audit() -> None:
+    """Have the next turn of the week's audit taken."""
+    _send(AUDIT)

@@ -6,17 +6,14 @@ expiry run looks at each recording anew (`worker.due`), by the same reckoning: `
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from functools import partial
-from typing import Any
 
 from config.retention import Retention
 from storage.entry import Entry
 from storage.holds import Hold
 from storage.retention import Because, Measured, Yardstick, longest
-from storage.sidecar import utc_text
 from worker.abreast import abreast
 from worker.drift import SLACK
 from worker.entries import Day, days, read_day, sources
@@ -26,7 +23,7 @@ _DAYS_AT_ONCE = 8
 _TOLD = 1000
 
 Rule = tuple[bool, str | None]
-"""What keeps a recording longest: whether it is a lock that is longer than all that is promised, and the rule's name."""
+"""What keeps a recording longest: whether a lock that is longer than all that is promised, and the rule's name."""
 
 
 @dataclass(slots=True)

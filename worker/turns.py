@@ -74,9 +74,9 @@ async def scheduled(services: Services, by: str, send: Callable[[], None]) -> Ex
 
 
 @asynccontextmanager
-async def alone(services: Services) -> AsyncIterator[GoOn | None]:
-    """Be the only expiry run for the block; None where another is. What is yielded tells whether that still holds."""
-    lease = await services.state.lease("expiry", LEASE)
+async def alone(services: Services, what: str = "expiry") -> AsyncIterator[GoOn | None]:
+    """Be the only run of its kind for the block; None where another is. What is yielded tells if that still holds."""
+    lease = await services.state.lease(what, LEASE)
     if lease is None:
         yield None
         return

@@ -8,7 +8,10 @@ from tasks.cli.demo import demo
 from tasks.cli.erase import erase
 from tasks.cli.init import init
 from tasks.cli.retention import retention
+from tasks.cli.retention_apply import apply_verb
+from tasks.cli.retention_audit import audit_verb
 from tasks.cli.retention_expire import expire_verb
+from tasks.cli.retention_plan import plan_verb
 from tasks.cli.retry import retry
 from tasks.cli.run import run
 from tasks.cli.serve import beat, health, up, worker
@@ -24,5 +27,8 @@ app = typer.Typer(
 )
 for verb in (demo, init, check, run, up, worker, beat, backfill, retry, erase, health, status):
     app.command()(verb)
+retention.command("audit")(audit_verb)
+retention.command("apply")(apply_verb)
+retention.command("plan")(plan_verb)
 retention.command("expire")(expire_verb)
 app.add_typer(retention)
