@@ -6,6 +6,7 @@ from tasks.cli.backfill import backfill
 from tasks.cli.check import check
 from tasks.cli.demo import demo
 from tasks.cli.init import init
+from tasks.cli.retention import retention
 from tasks.cli.retry import retry
 from tasks.cli.run import run
 from tasks.cli.serve import beat, health, up, worker
@@ -21,3 +22,4 @@ app = typer.Typer(
 )
 for verb in (demo, init, check, run, up, worker, beat, backfill, retry, health, status):
     app.command()(verb)
+app.add_typer(retention)
