@@ -72,7 +72,23 @@ class Retention:
     max: Period = Period(months=360)
     """No rule may promise more, and so no lock may last longer."""
     expire: bool = False
+    """Whether what is due is deleted, with a certificate."""
+    expire_at_most: int = 10_000
+    """Recordings that one expiry run deletes at most."""
     rules: tuple[Rule, ...] = field(default=())
+
+    def first_end(self, begins: datetime) -> datetime | None:
+        """Return when a call whose clock starts then may be over at the earliest; None without a mode."""
+        return min(self._ends(begins), default=None)
+
+    def last_end(self, begins: datetime) -> datetime | None:
+        """Return until when a call whose clock starts then is kept at the longest; None without a mode."""
+        return max(self._ends(begins), default=None)
+
+    def _ends(self, begins: datetime) -> list[datetime]:
+        if self.mode is None or self.default is None:
+            return []
+        return [period.after(begins) for period in (self.default, *(rule.keep for rule in self.rules))]
 
     @property
     def version(self) -> str:

@@ -52,18 +52,13 @@ def _switch(value: object) -> bool:
     return value
 
 
-def _no_expiry(value: object) -> bool:
-    if _switch(value):
-        raise Wrong("this version deletes nothing; write false, or leave it out, and recordings stay past their time")
-    return False
-
-
 _PARSERS = {
     "mode": _mode,
     "accept_compliance_lock": _switch,
     "default": keep,
     "max": keep,
-    "expire": _no_expiry,
+    "expire": _switch,
+    "expire_at_most": v.at_least(1),
 }
 _RULE_PARSERS = {"name": v.text, "keep": keep}
 
@@ -86,6 +81,9 @@ def read_retention(told: object, sources: Sequence[str], mistakes: Mistakes) -> 
     if fields.get("mode") is LockMode.COMPLIANCE and not fields.get("accept_compliance_lock"):
         sentence = "nobody, not even the account's owner, can take such a lock back"
         mistakes.add(_AT, "mode", f'{sentence}; write accept_compliance_lock = true beside it, or mode = "governance"')
+    if fields.get("expire") and "mode" in fields and fields["mode"] is None:
+        sentence = "with mode none no recording is promised an end, so that none is ever due"
+        mistakes.add(_AT, "expire", f'{sentence}; write mode = "governance" and a default, or expire = false')
     most = fields.get("max", Retention().max)
     _refuse_longer(_AT, "default", fields.get("default"), most, mistakes)
     return Retention(**fields, rules=_read_rules(told.get("rules", []), sources, most, mistakes))

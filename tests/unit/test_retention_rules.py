@@ -1,5 +1,6 @@
 """`[retention]` and its rules: what is read, and what is refused with which words."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,33 @@ def test_without_a_mode_nothing_is_promised(tmp_path: Path, table: str) -> None:
     assert read(tmp_path, RIGHT + table).retention == Retention()
 
 
+def test_expiry_is_switched_on_and_bounded(tmp_path: Path) -> None:
+    """Off unless it is written; ten thousand recordings a run unless something else is."""
+    told = read(tmp_path, changed("expire = false", "expire = true")).retention
+    assert (told.expire, told.expire_at_most) == (True, 10_000)
+    told = read(tmp_path, changed("expire = false", "expire = true\nexpire_at_most = 5")).retention
+    assert told.expire_at_most == 5
+
+
+def test_expiry_without_a_policy_is_refused(tmp_path: Path) -> None:
+    """Nothing would ever be due: that is told, with what to write."""
+    found = mistakes(tmp_path, RIGHT + '[retention]\nmode = "none"\nexpire = true\n')
+    assert found == [
+        "[retention]: expire: with mode none no recording is promised an end, so that none is ever due; write mode ="
+        ' "governance" and a default, or expire = false'
+    ]
+
+
+def test_the_ends_that_a_call_may_have() -> None:
+    """Of default and rules the first and the last, counted from a moment: months differ in length."""
+    start = datetime(2026, 2, 1, tzinfo=UTC)
+    rules = (Rule("a", {"queue": "a"}, Period(months=1)), Rule("b", {"queue": "b"}, Period(months=84)))
+    policy = Retention(LockMode.GOVERNANCE, default=Period(days=29), rules=rules)
+    assert policy.first_end(start) == datetime(2026, 3, 1, tzinfo=UTC)
+    assert policy.last_end(start) == datetime(2033, 2, 1, tzinfo=UTC)
+    assert (Retention().first_end(start), Retention().last_end(start)) == (None, None)
+
+
 def test_compliance_is_read_when_it_is_accepted(tmp_path: Path) -> None:
     """With the sentence in the file that it cannot be undone."""
     table = '[retention]\nmode = "compliance"\naccept_compliance_lock = true\ndefault = "1d"\n'
@@ -75,7 +103,7 @@ def test_compliance_is_read_when_it_is_accepted(tmp_path: Path) -> None:
         ('default = "7y"', 'default = "0d"', '"0d" keeps nothing; write "1d" or more'),
         ('default = "7y"', 'default = "101y"', '"101y" is longer than a hundred years; write 100y or less'),
         ('default = "7y"', 'default = "31y"', '[retention]: default: 31y is beyond max, 30y; write "30y" or less, or'),
-        ("expire = false", "expire = true", "[retention]: expire: this version deletes nothing; write false"),
+        ("expire = false", "expire_at_most = 0", "expire_at_most: a whole number, 1 or more, is expected, found 0"),
         ("expire = false", 'expire = "no"', 'true or false is expected, without quotes, found "no"'),
         ("expire = false", "keep = 1", "[retention]: keep: it belongs in [[retention.rules]]"),
         ("expire = false", "expired = 1", '[retention]: expired: unknown key; did you mean "expire"?'),
