@@ -51,6 +51,12 @@ def promised(policy: Retention, source: str, call: CallFacts, now: datetime) -> 
     )
 
 
+def record_lock(policy: Retention, now: datetime) -> Lock | None:
+    """Return the lock of what is put on record about recordings: as of one that ends now, by the longest promise."""
+    until = policy.last_end(now.astimezone(UTC))
+    return Lock(policy.mode, _whole_seconds(until)) if policy.mode and until else None
+
+
 class Because(StrEnum):
     """What keeps a recording longest."""
 
