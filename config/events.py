@@ -67,6 +67,18 @@ class Event(StrEnum):
     LOCK_MISSING = "lock_missing"
     """A version was written and stands without the lock that the policy promises: an incident."""
 
+    # the end of a recording's time
+    RECORDING_DESTROYED = "recording_destroyed"
+    """Nothing of it is in the bucket any more; `certificate` says the rest."""
+    ERASURE_ASKED = "erasure_asked"
+    """Somebody asked for a recording to be erased; `outcome` is erased, deferred, refused or missing."""
+    EXPIRY_FINISHED = "expiry_finished"
+    """An expiry run is over, or its turn; counts of what came of it."""
+    EXPIRY_STOPPED = "expiry_stopped"
+    """An expiry run met what should not be there, `detail` says what, and deletes nothing more before somebody looked."""
+    EXPIRY_SKIPPED = "expiry_skipped"
+    """Another expiry run is under way, or today's is done."""
+
     # tasks and the log itself
     TASK_UNFINISHED = "task_unfinished"
     """A task ended early for a reason that passes, such as the worker's stop; the next poll makes up for it."""

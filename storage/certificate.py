@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from storage.retention import Because
 from storage.sidecar import Model, UtcTime
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -56,11 +57,11 @@ class DoomedRecording(Model):
     started_at: UtcTime | None
     archived_at: UtcTime | None
     bytes: int
-    """Of its media; `sha256` likewise. Null where it never was archived, so that there is a gap record at most."""
+    """Of its media, as is `sha256`: 0 and null where it was never archived, so that there is a gap record at most."""
     sha256: Sha256 | None
     kept_until: UtcTime | None
     """Until when it was kept; null where nothing was ever promised, which only an erasure gets past."""
-    because: str | None
+    because: Because | None
     """What kept it so long: its `promise`, today's `policy` or a `lock`."""
     rule: str | None
     """The rule of the promise or the policy; null for the default, and for a lock."""
@@ -124,7 +125,7 @@ class Erasure(Model):
     state: Literal["deferred", "erased"]
     until: UtcTime | None
     """Until when it is kept, as far as is known; `because` and `rule` as in the certificate."""
-    because: str | None
+    because: Because | None
     rule: str | None
     certificate: str | None = None
     """The key of the certificate, once there is one."""

@@ -70,6 +70,7 @@ def celery_settings(settings: Settings, now: datetime) -> dict[str, Any]:
             "tasks.canary",
             "tasks.housekeeping",
             "tasks.rollcall",
+            "tasks.expire",
         ),
         "enable_utc": True,
         "timezone": "UTC",

@@ -6,7 +6,8 @@ BACKFILL = "callvault.backfill"
 CANARY = "callvault.canary"
 HOUSEKEEPING = "callvault.housekeeping"
 ROLLCALL = "callvault.rollcall"
-TASKS = (POLL, ARCHIVE, BACKFILL, CANARY, HOUSEKEEPING, ROLLCALL)
+EXPIRE = "callvault.expire"
+TASKS = (POLL, ARCHIVE, BACKFILL, CANARY, HOUSEKEEPING, ROLLCALL, EXPIRE)
 
 POLL_QUEUE = "poll"
 ARCHIVE_QUEUE = "archive"

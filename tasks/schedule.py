@@ -14,10 +14,11 @@ from celery.schedules import BaseSchedule, schedstate
 from cronsim import CronSim
 
 from config.settings import Settings
-from tasks.names import CANARY, HOUSEKEEPING, POLL
+from tasks.names import CANARY, EXPIRE, HOUSEKEEPING, POLL
 
 _ONCE_A_MINUTE = "* * * * *"
 _ONCE_A_DAY = "17 3 * * *"  # off the full hour, when everybody else's jobs start
+_ONCE_A_NIGHT = "47 1 * * *"
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 _LOOK_AHEAD = 64  # ticks among which the shortest interval is looked for
 _LEAST_EXPIRY = 30.0  # seconds; less, and clocks a little apart would expire every message
@@ -72,7 +73,8 @@ class CronSchedule(BaseSchedule):
 
 
 def beat_schedule(settings: Settings, now: datetime) -> dict[str, dict[str, Any]]:
-    """Return the scheduler's entries: a poll for each source, a canary a minute, housekeeping once a day.
+    """Return the scheduler's entries: a poll for each source, a canary a minute, housekeeping once a day, and expiry
+    once a night where it is switched on.
 
     All are due once when a scheduler starts, which makes up for ticks that passed while none was running.
     """
@@ -82,6 +84,8 @@ def beat_schedule(settings: Settings, now: datetime) -> dict[str, dict[str, Any]
     }
     entries["canary"] = _entry(CANARY, CronSchedule(_ONCE_A_MINUTE), now)
     entries["housekeeping"] = _entry(HOUSEKEEPING, CronSchedule(_ONCE_A_DAY), now)
+    if settings.retention.expire:
+        entries["expiry"] = _entry(EXPIRE, CronSchedule(_ONCE_A_NIGHT), now)
     return entries
 
 

@@ -7,7 +7,7 @@ from kombu.exceptions import OperationalError
 
 from storage.state import StateUnavailable
 from tasks.app import app
-from tasks.names import ARCHIVE, BACKFILL, POLL
+from tasks.names import ARCHIVE, BACKFILL, EXPIRE, POLL
 
 
 def _send(task: str, *words: str) -> None:
@@ -39,3 +39,8 @@ def send_again(source: str, words: dict[str, str]) -> None:
         send_backfill(source, words["from"], words["to"])
     else:
         send_poll(source)
+
+
+def send_expire() -> None:
+    """Have the next turn of the day's expiry run taken."""
+    _send(EXPIRE)

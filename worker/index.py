@@ -2,7 +2,8 @@
 
 The bucket is asked day by day and only for days that are looked at, so the cost of a poll grows with what
 is listed, not with what is held. A recording counts as held when its sidecar exists on its own day or a day
-beside it: a vendor whose clock or zone was corrected may move the same recording over midnight.
+beside it: a vendor whose clock or zone was corrected may move the same recording over midnight. One that was
+destroyed counts as held too, by the note that says so: its time is over, and it is not to be archived again.
 """
 
 import hashlib
@@ -76,14 +77,19 @@ class Index:
             state, name = self._services.state, self._source.name
             known = await state.held(name, day)
             if known is None:
-                known = frozenset(await self._sidecars_on(day))
+                known = frozenset(await self._settled_on(day))
                 await state.remember_held(name, day, known)
             self._held[day] = known
         return self._held[day]
 
-    async def _sidecars_on(self, day: date) -> list[str]:
-        prefix = self._services.partition("recordings", self._source, day)
-        suffix = ".json"
+    async def _settled_on(self, day: date) -> list[str]:
+        """List what is held, then what was destroyed: a note is written before its sidecar goes, so one of the two
+        shows each.
+        """
+        return [*await self._named_in("recordings", day), *await self._named_in("destroyed", day)]
+
+    async def _named_in(self, kind: str, day: date) -> list[str]:
+        prefix, suffix = self._services.partition(kind, self._source, day), ".json"
         return [
             found.key[len(prefix) : -len(suffix)]
             async for found in self._services.store.objects(prefix)

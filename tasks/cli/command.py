@@ -5,8 +5,10 @@ import typer
 from tasks.cli.backfill import backfill
 from tasks.cli.check import check
 from tasks.cli.demo import demo
+from tasks.cli.erase import erase
 from tasks.cli.init import init
 from tasks.cli.retention import retention
+from tasks.cli.retention_expire import expire_verb
 from tasks.cli.retry import retry
 from tasks.cli.run import run
 from tasks.cli.serve import beat, health, up, worker
@@ -20,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, init, check, run, up, worker, beat, backfill, retry, health, status):
+for verb in (demo, init, check, run, up, worker, beat, backfill, retry, erase, health, status):
     app.command()(verb)
+retention.command("expire")(expire_verb)
 app.add_typer(retention)
