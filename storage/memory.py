@@ -128,9 +128,9 @@ class MemoryStore:
     async def head(self, key: str) -> ObjectInfo | None:
         """Return what is known of the current object; None when there is none."""
         await asyncio.sleep(0)
-        if key not in self.versions_of:
+        found = self._current(key)
+        if found is None:
             return None
-        found = self.versions_of[key][-1]
         return ObjectInfo(key, len(found.body), found.modified, found.version_id, found.metadata)
 
     async def get(self, key: str, *, max_bytes: int) -> bytes:
@@ -147,15 +147,16 @@ class MemoryStore:
     async def objects(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         """Iterate over the objects below `prefix`, in the order of their keys' bytes, as they are at the start."""
         await asyncio.sleep(0)
-        current = [(key, found[-1]) for key, found in self.versions_of.items() if key.startswith(prefix)]
-        for key, found in sorted(current, key=lambda row: row[0].encode()):
-            if key.encode() > start_after.encode():
+        below = [key for key in self.versions_of if key.startswith(prefix) and key.encode() > start_after.encode()]
+        current = [(key, self._current(key)) for key in sorted(below, key=str.encode)]
+        for key, found in current:
+            if found is not None:
                 yield ObjectInfo(key, len(found.body), found.modified)
 
     async def folders(self, prefix: str, *, start_after: str = "") -> list[str]:
         """Return the distinct next path segments below `prefix`, each as a full prefix."""
         await asyncio.sleep(0)
-        rests = [key[len(prefix) :] for key in self.versions_of if key.startswith(prefix)]
+        rests = [key[len(prefix) :] for key in self.versions_of if key.startswith(prefix) and self._current(key)]
         found = {f"{prefix}{rest.partition('/')[0]}/" for rest in rests if "/" in rest}
         return sorted((f for f in found if f.encode() > start_after.encode()), key=str.encode)
 
@@ -184,7 +185,7 @@ class MemoryStore:
     async def count_versions(self, key: str) -> int:
         """Return how many versions `key` has."""
         await asyncio.sleep(0)
-        return len(self.versions_of.get(key, []))
+        return sum(not row.marker for row in self.versions_of.get(key, []))
 
     async def abort_stale_uploads(self, prefix: str, older_than: timedelta, now: datetime) -> int:
         """Abort unfinished uploads below `prefix` begun before `now - older_than`; return how many."""
@@ -219,9 +220,15 @@ class MemoryStore:
 
     async def _body(self, key: str) -> bytes:
         await asyncio.sleep(0)
-        if key not in self.versions_of:
+        found = self._current(key)
+        if found is None:
             raise ObjectMissing(f"there is no {key}", key)
-        return self.versions_of[key][-1].body
+        return found.body
+
+    def _current(self, key: str) -> Stored | None:
+        """Return what a request without a version finds: nothing, where a delete marker hides what there is."""
+        rows = self.versions_of.get(key)
+        return rows[-1] if rows and not rows[-1].marker else None
 
     def _must_lock(self, key: str, lock: Lock | None, *, legal_hold: bool = False) -> None:
         if (lock or legal_hold) and not self._object_lock:
@@ -236,7 +243,7 @@ class MemoryStore:
         raise ObjectMissing(f"there is no {key}" + (f" of version {version_id}" if version_id else ""), key)
 
     def _write(self, key: str, stored: Stored, *, create_only: bool) -> Written:
-        if create_only and key in self.versions_of:
+        if create_only and self._current(key) is not None:
             raise AlreadyExists(f"{key} is already there", key)
         stored = replace(stored, version_id=f"v{next(self._numbers)}" if self._versioned else None)
         self.versions_of[key] = [*(self.versions_of.get(key, []) if self._versioned else []), stored]
