@@ -105,7 +105,8 @@ class MemoryStore:
     async def protection(self, key: str, version_id: str | None) -> Protection:
         """Return what protects a version. ObjectMissing."""
         await asyncio.sleep(0)
-        found = self.versions_of[key][self._place(key, version_id)]
+        place = self._place(key, version_id)
+        found = self.versions_of[key][place]
         return Protection(found.lock, found.legal_hold)
 
     async def set_legal_hold(self, key: str, version_id: str | None, *, on: bool) -> None:
