@@ -113,7 +113,9 @@ class Archive:
 
     def erasure(self, recording: Recording) -> Erasure | None:
         """Return the request to erase a recording."""
-        rows = self.store.versions_of.get(self.keys.erasure("hq", utc_date(recording.started_at), rid(recording.id)), [])
+        rows = self.store.versions_of.get(
+            self.keys.erasure("hq", utc_date(recording.started_at), rid(recording.id)), []
+        )
         return Erasure.model_validate_json(rows[-1].body) if rows else None
 
     def put_aside(self, key: str, body: bytes = b"?") -> None:
