@@ -140,7 +140,7 @@ async def test_what_does_not_concern_what_is_due_stops_nothing(archive: Archive)
 
 
 async def test_a_store_that_refuses_what_it_should_allow_stops_the_run(archive: Archive) -> None:
-    """Nothing protects it, and still: the batch is completed truthfully, nothing more is begun, and polls see it held."""
+    """Nothing protects it, and still: the batch is completed truthfully, and nothing more is begun."""
     spoilt, other = await two(archive)
     third = (await archive.add(3, days_ago=1))[0]
 
@@ -329,7 +329,7 @@ async def test_trouble_with_the_bucket_leaves_the_certificate_begun(archive: Arc
 
 
 async def test_what_was_begun_is_judged_anew_by_who_goes_on(archive: Archive) -> None:
-    """Days later: a longer policy, a matter, a policy that is gone: what is whole is kept, and the certificate says why."""
+    """A day later, under a longer policy: what is whole is kept, and the certificate says why."""
     made = await archive.add(1, 2)
     archive.later(31)
 
@@ -389,7 +389,7 @@ async def test_a_certificate_that_cannot_be_read_stops_the_run(archive: Archive)
 
 async def test_what_another_batch_has_is_left_to_it(archive: Archive) -> None:
     """Its note names a certificate that is under way: another run destroys it just now."""
-    taken, other = await two(archive)
+    taken, _other = await two(archive)
     await archive.expire()
     theirs = archive.note(taken)
     assert theirs
