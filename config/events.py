@@ -82,7 +82,7 @@ class Event(StrEnum):
     EXPIRY_FINISHED = "expiry_finished"
     """An expiry run is over, or its turn; counts of what came of it."""
     EXPIRY_STOPPED = "expiry_stopped"
-    """An expiry run met what should not be there, `detail` says what, and deletes nothing more before somebody looked."""
+    """An expiry run met what should not be there, and deletes nothing more; `detail` says what and where."""
     EXPIRY_SKIPPED = "expiry_skipped"
     """Another expiry run is under way, or today's is done."""
 

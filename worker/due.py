@@ -74,11 +74,14 @@ async def judge(services: Services, remains: Remains, *, asked: str | None = Non
     so is what lies there without a sidecar.
     """
     now = services.clock.now()
-    read = await _read(services, remains) if remains.of(Part.SIDECAR) else None
-    if read is None:
-        if asked is None or not remains.versions:
-            return None
+    if remains.of(Part.SIDECAR):
+        read = await _read(services, remains)
+    elif asked is not None and remains.versions:
         read = await _without_sidecar(services, remains, asked)
+    else:
+        return None
+    if read is None:
+        return None
     entry, sha256 = read
     until = kept(services.settings.retention, entry)
     if until is None and asked is None:
@@ -169,9 +172,10 @@ async def _read(services: Services, remains: Remains) -> tuple[Entry, str] | Non
 
 
 async def _without_sidecar(services: Services, remains: Remains, recording_id: str) -> tuple[Entry, str]:
-    """Return an entry made of the gap record, where there is one that can be read; else of nothing but the id."""
-    now = services.clock.now()
-    call, since = CallFacts(started_at=None), now
+    """Return an entry made of the gap record, where there is one that can be read; else its time counts from when the
+    last of it was written.
+    """
+    call, since = CallFacts(started_at=None), max(version.modified for _, version in remains.versions)
     if gaps := remains.of(Part.GAP):
         try:
             gap = GapRecord.model_validate_json(await services.store.get(gaps[0].key, max_bytes=MAX_SIDECAR))

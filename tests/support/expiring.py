@@ -1,4 +1,4 @@
-"""An archive whose recordings come of age: a workbench with a policy of thirty days, and how to look at what is left."""
+"""An archive whose recordings come of age: a workbench with a policy of thirty days, and what is left."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -122,7 +122,7 @@ class Archive:
         """Write a version behind callvault's back."""
         from dataclasses import replace
 
-        rows = self.store.versions_of[key] if key in self.store.versions_of else []
+        rows = self.store.versions_of.get(key, [])
         sample = rows[-1] if rows else next(iter(self.store.versions_of.values()))[-1]
         self.store.versions_of[key] = [*rows, replace(sample, body=body, version_id=f"x{len(rows)}", lock=None)]
 

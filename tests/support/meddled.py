@@ -9,7 +9,7 @@ from storage.store import ObjectInfo, Protection, Version, Written
 Meddle = Callable[[str, str], Awaitable[None]]
 
 
-async def _nothing(name: str, key: str) -> None:
+async def nothing(name: str, key: str) -> None:
     """Leave it alone."""
 
 
@@ -22,8 +22,8 @@ class MeddledStore(MemoryStore):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.before: Meddle = _nothing
-        self.after: Meddle = _nothing
+        self.before: Meddle = nothing
+        self.after: Meddle = nothing
         self.said: list[tuple[str, str]] = []
 
     async def _do(self, name: str, key: str, work: Callable[[], Awaitable[Any]]) -> Any:
