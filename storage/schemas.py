@@ -1,4 +1,4 @@
-"""The published JSON Schemas of the sidecar and the gap record, made from their models.
+"""The published JSON Schemas of what callvault writes into the bucket, made from their models.
 
 `python -m storage.schemas` rewrites `storage/schema/*.json`; a test keeps the files and the models equal.
 """
@@ -6,13 +6,15 @@
 import json
 from pathlib import Path
 
-from storage.sidecar import GapRecord, Sidecar
+from storage.holds import Hold
+from storage.sidecar import GapRecord, Model, Sidecar
 
 FOLDER = Path(__file__).parent / "schema"
 
-_MODELS: dict[str, tuple[type[Sidecar | GapRecord], str]] = {
+_MODELS: dict[str, tuple[type[Model], str]] = {
     "recording-v1.json": (Sidecar, "urn:callvault:recording:v1"),
     "gap-v1.json": (GapRecord, "urn:callvault:gap:v1"),
+    "hold-v1.json": (Hold, "urn:callvault:hold:v1"),
 }
 
 

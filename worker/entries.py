@@ -26,16 +26,16 @@ class Day:
     """Keys of sidecars that are none: somebody has to look at them."""
 
 
-async def sources(services: Services) -> list[str]:
-    """Return the names of all sources that the bucket has recordings of."""
-    prefix = services.keys.sources("recordings")
+async def sources(services: Services, kind: str = "recordings") -> list[str]:
+    """Return the names of all sources that the bucket has recordings of, or something of another kind."""
+    prefix = services.keys.sources(kind)
     found = await services.store.folders(prefix)
     return [name for folder in found if (name := _value(folder, prefix, "source"))]
 
 
-async def days(services: Services, source: str) -> list[date]:
-    """Return the days of a source that have recordings, oldest first."""
-    prefix = services.keys.days("recordings", source)
+async def days(services: Services, source: str, kind: str = "recordings") -> list[date]:
+    """Return the days of a source that have recordings, or something of another kind, oldest first."""
+    prefix = services.keys.days(kind, source)
     found = []
     for folder in await services.store.folders(prefix):
         try:
