@@ -4,6 +4,7 @@ Its key is `v1/holds/{name}.json`; released, it is written again, so that the bu
 """
 
 import re
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
@@ -51,6 +52,12 @@ class Scope(Model):
     @cached_property
     def _named(self) -> frozenset[str]:
         return frozenset(self.recordings)
+
+    def may_be_of(self, source: str) -> bool:
+        """Tell whether calls of a source can be meant at all."""
+        if self.recordings:
+            return any(told.partition("/")[0] == source for told in self.recordings)
+        return self.source is None or fnmatchcase(source, self.source)
 
     def covers(self, source: str, recording_id: str, call: CallFacts) -> bool:
         """Tell whether a recording is meant. A call whose start is not known is in every span."""
