@@ -4,15 +4,19 @@ Its key is `v1/holds/{name}.json`; released, it is written again, so that the bu
 """
 
 import re
-from typing import Annotated, Literal
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from storage.retention import fits
 from storage.sidecar import CallFacts, Model, UtcTime
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 """What a matter may be called: it is a part of a key."""
+
+_RECORDING = re.compile(r"[a-z0-9-]{1,40}/.+", re.DOTALL)
 
 
 class Scope(Model):
@@ -29,10 +33,36 @@ class Scope(Model):
     agent: str | None = None
     queue: str | None = None
 
+    @model_validator(mode="after")
+    def _means_something(self) -> Self:
+        """Refuse what nobody can have meant: one mistake here holds too little, or everything."""
+        rest = (self.source, self.from_, self.to, self.number, self.agent, self.queue)
+        if self.recordings and any(told is not None for told in rest):
+            raise ValueError("recordings are named one by one: nothing else goes with them")
+        if not self.recordings and all(told is None for told in rest):
+            raise ValueError("it names nothing: to hold every recording, write source *")
+        if wrong := [told for told in self.recordings if not _RECORDING.fullmatch(told)]:
+            raise ValueError(f"{wrong[0]!r} is not SOURCE/ID, such as hq/1504261084.7")
+        if "" in rest:
+            raise ValueError("an empty pattern fits no call: write one such as desk* or leave it out")
+        if self.from_ and self.to and self.from_ >= self.to:
+            raise ValueError(f"from {self.from_.isoformat()} is not before to {self.to.isoformat()}")
+        return self
+
+    @cached_property
+    def _named(self) -> frozenset[str]:
+        return frozenset(self.recordings)
+
+    def may_be_of(self, source: str) -> bool:
+        """Tell whether calls of a source can be meant at all."""
+        if self.recordings:
+            return any(told.partition("/")[0] == source for told in self.recordings)
+        return self.source is None or fnmatchcase(source, self.source)
+
     def covers(self, source: str, recording_id: str, call: CallFacts) -> bool:
         """Tell whether a recording is meant. A call whose start is not known is in every span."""
         if self.recordings:
-            return f"{source}/{recording_id}" in self.recordings
+            return f"{source}/{recording_id}" in self._named
         begins = call.started_at
         if begins is not None and (
             (self.from_ is not None and begins < self.from_) or (self.to is not None and begins >= self.to)

@@ -86,6 +86,10 @@ class Keys:
         """Return the key of a matter; without a name, the prefix of all."""
         return f"{self.prefix}v1/holds/{name}" + (".json" if name else "")
 
+    def swept(self, name: str) -> str:
+        """Return the key of how far a matter has been carried through the archive: derived, made again when gone."""
+        return f"{self.prefix}v1/index/holds/{name}.json"
+
     def certificate(self, day: date, id_: str) -> str:
         """Return the key of the certificate of one batch of deletions."""
         return f"{self.certificates()}date={day.isoformat()}/{id_}.json"

@@ -8,6 +8,11 @@ from storage.errors import NoObjectLock
 
 _TOO_SHORT = timedelta(minutes=20)  # longer than a recording takes to be written: S3 refuses a date that has passed
 
+_MAKE_ONE = (
+    "Make a bucket that has it, with `aws s3api create-bucket --bucket NAME --object-lock-enabled-for-bucket` (and"
+    " --create-bucket-configuration LocationConstraint=REGION outside us-east-1), and name it in archive.bucket"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Lock:
@@ -45,9 +50,12 @@ class Lock:
 def no_object_lock(bucket: str, key: str = "") -> NoObjectLock:
     """Return the error for a bucket that can lock nothing although the configuration has a mode."""
     return NoObjectLock(
-        f"bucket {bucket} has no Object Lock, and [retention] has a mode: nothing in it could be locked. Make a bucket"
-        f" that has it, with `aws s3api create-bucket --bucket NAME --object-lock-enabled-for-bucket` (and"
-        " --create-bucket-configuration LocationConstraint=REGION outside us-east-1), and name it in archive.bucket;"
+        f"bucket {bucket} has no Object Lock, and [retention] has a mode: nothing in it could be locked. {_MAKE_ONE};"
         ' or write mode = "none"',
         key,
     )
+
+
+def no_legal_hold(bucket: str, key: str = "") -> NoObjectLock:
+    """Return the error for a bucket that can hold nothing although a matter is to be placed."""
+    return NoObjectLock(f"bucket {bucket} has no Object Lock: nothing in it could be held. {_MAKE_ONE}", key)

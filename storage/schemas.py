@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from storage.certificate import Certificate, DestroyedNote, Erasure
+from storage.holds import Hold
 from storage.sidecar import GapRecord, Model, Sidecar
 
 FOLDER = Path(__file__).parent / "schema"
@@ -17,6 +18,7 @@ _MODELS: dict[str, tuple[type[Model], str]] = {
     "certificate-v1.json": (Certificate, "urn:callvault:certificate:v1"),
     "destroyed-v1.json": (DestroyedNote, "urn:callvault:destroyed:v1"),
     "erasure-v1.json": (Erasure, "urn:callvault:erasure:v1"),
+    "hold-v1.json": (Hold, "urn:callvault:hold:v1"),
 }
 
 

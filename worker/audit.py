@@ -13,7 +13,7 @@ from config.events import Event
 from config.logs import get_logger
 from worker.audit_day import Auditor
 from worker.drift import Audited
-from worker.entries import days, sources_of
+from worker.entries import days, sources
 from worker.indexing import indexed_days
 from worker.runtime import Services
 
@@ -71,7 +71,7 @@ async def _days(services: Services, kind: str) -> list[tuple[str, str, date]]:
     """Return prefix, source and day of all days of a kind; of recordings also those of which only the index is left."""
     found = []
     lost = kind == "recordings"
-    names = {*await sources_of(services, kind), *(await sources_of(services, "index") if lost else ())}
+    names = {*await sources(services, kind), *(await sources(services, "index") if lost else ())}
     for source in names:
         there = {*await days(services, source, kind), *(await indexed_days(services, source) if lost else ())}
         found += [(services.keys.partition(kind, source, day), source, day) for day in there]

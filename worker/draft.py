@@ -6,7 +6,7 @@ be kept as evidence without a further download. `worker.transfer` decides which 
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -26,14 +26,18 @@ class Draft:
         part_bytes: int,
         twin: str | None = None,
         lock: Lock | None = None,
+        hold: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self.key = key
         self.size = 0
+        self.held = False
+        """Whether what was published is under a legal hold, as `hold` said just before it was sent."""
         self._store = store
         self._content_type = content_type
         self._part_bytes = part_bytes
         self._twin = twin
         self._lock = lock
+        self._hold = hold
         self._whole = hashlib.sha256()
         self._buffer = bytearray()
         self._filled = 0
@@ -63,13 +67,23 @@ class Draft:
         Metadata go with a single PUT only: those of an upload in parts were fixed before the hash was known.
         """
         if not self.large:
+            await self._ask()
             body = memoryview(self._buffer)[: self._filled]
             return await self._store.put(
-                key, body, sha256=self.sha256, content_type=self._content_type, metadata=metadata, lock=self._lock
+                key,
+                body,
+                sha256=self.sha256,
+                content_type=self._content_type,
+                metadata=metadata,
+                lock=self._lock,
+                legal_hold=self.held,
             )
         if self._filled:
             await self._send(self._filled)
         return await self._uploads[key].complete()  # those left are dropped at the exit
+
+    async def _ask(self) -> None:
+        self.held = await self._hold() if self._hold else False
 
     def _append(self, chunk: bytes) -> None:
         """Copy into the one buffer, which grows to about a part and is then used again and again."""
@@ -84,13 +98,17 @@ class Draft:
 
     async def _send(self, size: int) -> None:
         """Send the first `size` bytes of the buffer as a part and move the rest to the front."""
+        if not self.large:
+            await self._ask()
         body = memoryview(self._buffer)[:size]
         sha256 = hashlib.sha256(body).hexdigest()
         for key in (self.key, self._twin):
             if key is None:
                 continue
             if key not in self._uploads:
-                self._uploads[key] = await self._store.upload(key, content_type=self._content_type, lock=self._lock)
+                self._uploads[key] = await self._store.upload(
+                    key, content_type=self._content_type, lock=self._lock, legal_hold=self.held
+                )
             await self._uploads[key].part(body, sha256)
             reached(Step.PART_SENT)
         rest = self._filled - size

@@ -42,20 +42,15 @@ class Day:
         return [row.entry for row in self.rows]
 
 
-async def sources(services: Services) -> list[str]:
-    """Return the names of all sources that the bucket has recordings of."""
-    return await sources_of(services, "recordings")
-
-
-async def sources_of(services: Services, kind: str) -> list[str]:
-    """Return the names of all sources that the bucket has objects of this kind of."""
+async def sources(services: Services, kind: str = "recordings") -> list[str]:
+    """Return the names of all sources that the bucket has recordings of, or something of another kind."""
     prefix = services.keys.sources(kind)
     found = await services.store.folders(prefix)
     return [name for folder in found if (name := _value(folder, prefix, "source"))]
 
 
 async def days(services: Services, source: str, kind: str = "recordings") -> list[date]:
-    """Return the days of a source that have recordings, or objects of another kind, oldest first."""
+    """Return the days of a source that have recordings, or something of another kind, oldest first."""
     prefix = services.keys.days(kind, source)
     found = []
     for folder in await services.store.folders(prefix):

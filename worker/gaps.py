@@ -1,8 +1,8 @@
 """Putting a gap on record: a finished recording that could not be archived, and why.
 
 A gap record is the one object that may be written again: a later try that fails too brings `last_try_at`
-and `tries` up to date, and keeps `first_seen_at`. It is locked as the recording would have been; written again, it
-is a new version with a lock of its own.
+and `tries` up to date, and keeps `first_seen_at`. It is locked and held as the recording would have been; written
+again, it is a new version with a lock and a hold of its own.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from storage.keys import rid, utc_date
 from storage.lock import Lock
 from storage.retention import promised
 from storage.sidecar import CallFacts, GapReason, GapRecord, canonical
+from worker.holding import Holding
 from worker.index import LISTED, fingerprint
 from worker.model import Recording, Unreadable
 from worker.outcome import Fate, Outcome
@@ -87,21 +88,29 @@ async def _put(
     metadata = {LISTED: fingerprint(record)}
     promise = promised(services.settings.retention, source.name, call, now)
     lock = promise.lock(now) if promise else None
+    holding = Holding(services, source.name, recording_id, call)
     try:
-        await _write(services, key, gap, metadata, lock, create_only=True)
+        await _write(services, key, gap, metadata, lock, holding, create_only=True)
     except AlreadyExists:
         before = await read_gap(services, key)
         if before is not None:
             gap = gap.model_copy(update={"first_seen_at": before.first_seen_at, "tries": before.tries + tries})
-        await _write(services, key, gap, metadata, lock, create_only=False)
+        await _write(services, key, gap, metadata, lock, holding, create_only=False)
     log.warning(Event.RECORDING_GAP, source=source.name, recording=recording_id, reason=reason.value, detail=detail)
 
 
 async def _write(
-    services: Services, key: str, gap: GapRecord, metadata: dict[str, str], lock: Lock | None, *, create_only: bool
+    services: Services,
+    key: str,
+    gap: GapRecord,
+    metadata: dict[str, str],
+    lock: Lock | None,
+    holding: Holding,
+    *,
+    create_only: bool,
 ) -> None:
-    body = canonical(gap)
-    await services.store.put(
+    body, held = canonical(gap), await holding.wanted()
+    written = await services.store.put(
         key,
         body,
         sha256=hashlib.sha256(body).hexdigest(),
@@ -109,4 +118,6 @@ async def _write(
         metadata=metadata,
         create_only=create_only,
         lock=lock,
+        legal_hold=held,
     )
+    await holding.settle_late([(key, written.version_id)], held=held)

@@ -1,8 +1,11 @@
 """The matters that are open, for whoever writes, plans or destroys: read from the bucket, and again every few seconds.
 
 A worker that writes looks at most `FRESH` seconds back; who places a hold therefore looks again for what was written in
-that time. Costs one listing per look, and one request for each matter that is new or changed.
+that time. Costs one listing per look, and one request for each matter that is new or changed; those who ask at the
+same time share a look.
 """
+
+import asyncio
 
 from config.clock import Clock
 from storage.errors import IntegrityError, StoreRefused
@@ -17,24 +20,33 @@ _MAX_HOLD = 16 * 1024 * 1024
 
 
 class Matters:
-    """All matters of one archive, as this process knows them."""
+    """All matters of one archive, as this process knows them. For one event loop."""
 
     def __init__(self, store: ArchiveStore, keys: Keys, clock: Clock) -> None:
         self._store = store
         self._keys = keys
         self._clock = clock
-        self._looked: float | None = None
         self._known: dict[str, tuple[str, Hold]] = {}
+        self._looked = float("-inf")
+        self._begun = self._ended = 0  # numbers of looks: the last begun, the last that ended well
+        self._looking: asyncio.Task[None] | None = None
+
+    @property
+    def looked(self) -> float:
+        """When the look began that is known now, by the steady clock: what was placed before it is in it."""
+        return self._looked
 
     async def all(self, *, fresh: bool = True) -> list[Hold]:
         """Return all matters by name, released ones included; not `fresh`, as of up to `FRESH` seconds ago.
 
         StoreRefused where one of them cannot be read: what it holds would go unheld.
         """
-        now = self._clock.monotonic()
-        if fresh or self._looked is None or now - self._looked >= FRESH:
-            self._known = await self._read()
-            self._looked = now
+        least = self._begun + 1  # the look of somebody else that has begun already may miss what is there by now
+        while self._ended < least and (fresh or self._clock.monotonic() - self._looked >= FRESH):
+            if self._looking is None:
+                self._looking = asyncio.create_task(self._look())
+                self._looking.add_done_callback(self._over)
+            await asyncio.shield(self._looking)  # who is cancelled must not take the others' look away
         return [hold for _, hold in self._known.values()]
 
     async def active(self, *, fresh: bool = True) -> list[Hold]:
@@ -44,6 +56,17 @@ class Matters:
     async def holding(self, source: str, recording_id: str, call: CallFacts, *, fresh: bool = False) -> list[str]:
         """Return the names of the matters that hold a recording."""
         return [hold.name for hold in await self.active(fresh=fresh) if hold.scope.covers(source, recording_id, call)]
+
+    async def _look(self) -> None:
+        self._begun += 1
+        number, began = self._begun, self._clock.monotonic()
+        self._known = await self._read()
+        self._looked, self._ended = began, number
+
+    def _over(self, look: asyncio.Task[None]) -> None:
+        self._looking = None
+        if not look.cancelled():
+            look.exception()  # those who wait are told; where all of them have gone, nobody needs to know
 
     async def _read(self) -> dict[str, tuple[str, Hold]]:
         found: dict[str, tuple[str, Hold]] = {}
@@ -55,10 +78,17 @@ class Matters:
 
     async def _one(self, key: str) -> Hold:
         try:
-            return Hold.model_validate_json(await self._store.get(key, max_bytes=_MAX_HOLD))
+            hold = Hold.model_validate_json(await self._store.get(key, max_bytes=_MAX_HOLD))
         except (ValueError, IntegrityError) as error:
-            raise StoreRefused(
-                f"{key} is no matter that can be read ({type(error).__name__}): whatever it holds would go unheld, so"
-                " nothing is archived or deleted before it is put right",
-                key,
-            ) from error
+            raise _unreadable(key, type(error).__name__) from error
+        if self._keys.hold(hold.name) != key:
+            raise _unreadable(key, f"it is that of {hold.name}")
+        return hold
+
+
+def _unreadable(key: str, why: str) -> StoreRefused:
+    return StoreRefused(
+        f"{key} is no matter that can be read ({why}): whatever it holds would go unheld, so nothing is archived or"
+        " deleted before it is put right",
+        key,
+    )

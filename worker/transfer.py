@@ -22,6 +22,7 @@ from worker.audio import WAV_HEADER, AudioType, riff_length, sniff
 from worker.claim import Keep
 from worker.draft import Draft
 from worker.errors import GiveUp, NotAudio, Retry, SourceError, Truncated
+from worker.holding import Holding
 from worker.index import WATERMARK
 from worker.model import Recording
 from worker.outcome import Fate, Outcome
@@ -67,6 +68,7 @@ class Transfer:
         now = services.clock.now()
         self._promise = promised(services.settings.retention, desk.source.name, recording.call, now)
         self._lock = self._promise.lock(now) if self._promise else None
+        self._holding = Holding(services, desk.source.name, recording.id, recording.call)
         self._seen: list[str] = []  # SHA-256 of each complete but doubtful download
         self._evidence = False  # whether this try may end in quarantine
 
@@ -83,7 +85,8 @@ class Transfer:
             media_key = self._services.keys.media(source.name, self._day, self._rid, kind.ext)
             twin = await self._quarantine_key(kind) if self._evidence else None
             part = self._services.settings.runtime.part_bytes
-            async with Draft(self._services.store, media_key, kind.content_type, part, twin, self._lock) as draft:
+            store, asked = self._services.store, self._holding.wanted
+            async with Draft(store, media_key, kind.content_type, part, twin, self._lock, asked) as draft:
                 async for chunk in stream.chunks():
                     self._refuse_too_large(draft.size + len(chunk))
                     with self._desk.gate.excused():
@@ -135,11 +138,11 @@ class Transfer:
         reached(Step.VERIFIED)
         await self._keep_claim()
         try:
-            written = await received.draft.publish(received.draft.key, {"sha256": sha256})
+            written, held = await received.draft.publish(received.draft.key, {"sha256": sha256}), received.draft.held
         except AlreadyExists:
-            written = await self._adopt(received, twin)
+            written, held = await self._adopt(received, twin), False
         reached(Step.MEDIA_WRITTEN)
-        return await self._commit(received, verdict, written, warnings)
+        return await self._commit(received, verdict, written, warnings, held=held)
 
     def _proven(self, received: _Received, verdict: VendorHashFacts) -> bool:
         size = received.draft.size
@@ -203,6 +206,13 @@ class Transfer:
         except ObjectMissing as error:
             raise Retry(f"{key} was there and is gone again") from error
 
+    async def _settle_hold(self, versions: list[tuple[str, str | None]], *, held: bool) -> bool:
+        """Have versions be under a legal hold or not, as the matters say by now; of an earlier try's none is lifted."""
+        try:
+            return await self._holding.settle(versions, held=held)
+        except ObjectMissing as error:
+            raise Retry(f"{versions[0][0]} was there and is gone again") from error
+
     async def _doubt(self, received: _Received, twin: str | None, detail: str, reason: GapReason) -> SourceError:
         """At first ask for another download; the second time keep the bytes. The caller raises what this returns."""
         if not self._evidence:
@@ -214,6 +224,7 @@ class Transfer:
             written = await received.draft.publish(key, {"sha256": received.draft.sha256})
         except AlreadyExists as error:  # another worker took the number just now
             return Retry(f"{detail}; {error}")
+        await self._settle_hold([(written.key, written.version_id)], held=received.draft.held)
         reached(Step.QUARANTINED)
         log.error(Event.QUARANTINED, source=self._desk.source.name, recording=self._recording.id, key=written.key)
         return GiveUp(f"{detail}; kept as {written.key}", reason)
@@ -226,10 +237,12 @@ class Transfer:
         return keys.quarantine(source, self._day, self._rid, number, kind.ext)
 
     async def _commit(
-        self, received: _Received, verdict: VendorHashFacts, written: Written, warnings: list[str]
+        self, received: _Received, verdict: VendorHashFacts, written: Written, warnings: list[str], *, held: bool
     ) -> Outcome:
-        """Write the sidecar, create-only: from here on the recording is held."""
+        """Write the sidecar, create-only: from here on the recording is held. `held` is the media's legal hold."""
         source, recording = self._desk.source, self._recording
+        media = (written.key, written.version_id)
+        held = await self._settle_hold([media], held=held)
         sidecar = Sidecar(
             source=source.name,
             vendor=source.vendor,
@@ -244,7 +257,7 @@ class Transfer:
                 vendor_hash=verdict,
                 warnings=tuple(warnings),
             ),
-            archive=self._archive_facts(written.lock),
+            archive=self._archive_facts(written.lock, held=held),
             vendor_record=recording.record,
         )
         body = canonical(sidecar)
@@ -253,17 +266,19 @@ class Transfer:
         lock = self._lock.joined(written.lock) if self._lock else written.lock
         await self._keep_claim()
         try:
-            await self._services.store.put(
+            sidecar_written = await self._services.store.put(
                 key,
                 body,
                 sha256=hashlib.sha256(body).hexdigest(),
                 content_type="application/json",
                 metadata=metadata,
                 lock=lock,
+                legal_hold=held,
             )
         except AlreadyExists:
             pass
         else:
+            await self._holding.settle_late([media, (key, sidecar_written.version_id)], held=held)
             reached(Step.SIDECAR_WRITTEN)
             return Outcome(recording.id, Fate.ARCHIVED, bytes=received.draft.size)
         try:
@@ -273,18 +288,20 @@ class Transfer:
         else:
             if before.media.sha256 == sidecar.media.sha256:
                 await self._relocked(key, None)
+                await self._settle_hold([(key, None), media], held=False)
                 return Outcome(recording.id, Fate.HELD)
         log.error(Event.CONFLICT, source=source.name, recording=recording.id, key=key)
         raise await self._doubt(received, None, f"{key} describes other bytes", GapReason.CONFLICT)
 
-    def _archive_facts(self, lock: Lock | None) -> ArchiveFacts:
+    def _archive_facts(self, lock: Lock | None, *, held: bool) -> ArchiveFacts:
         """Say how it was archived, and freeze what was promised; where the media's own lock is longer, that counts."""
         now, by = self._services.clock.now(), f"callvault {VERSION}"
         if self._promise is None:
-            return ArchiveFacts(archived_at=now, archived_by=by)
+            return ArchiveFacts(archived_at=now, archived_by=by, legal_hold=held)
         return ArchiveFacts(
             archived_at=now,
             archived_by=by,
+            legal_hold=held,
             retain_until=max(self._promise.until, lock.until) if lock else self._promise.until,
             lock_mode=lock.mode if lock else None,
             retention=self._promise.facts,
