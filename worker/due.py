@@ -86,10 +86,12 @@ async def judge(services: Services, remains: Remains, *, asked: str | None = Non
     until = kept(services.settings.retention, entry)
     if until is None and asked is None:
         return None
-    if until is not None and until.until > now:
-        return until
+    if until is not None and until.until > now and asked is None:
+        return until  # most are not, and then matters need not be asked
     if held := await held_by(services, entry.source, entry.recording_id, entry.call):
         return held
+    if until is not None and until.until > now:
+        return until
     versions = await _accounted(services, remains, entry, sha256)
     standing = await standing_of(services, versions)
     if standing.flagged:
