@@ -125,24 +125,24 @@ class MemoryStore:
     async def protection(self, key: str, version_id: str | None) -> Protection:
         """Return what protects a version. ObjectMissing."""
         await asyncio.sleep(0)
-        found = self.versions_of[key][self._place(key, version_id)]
-        return Protection(found.lock, found.legal_hold)
+        rows, place = self._place(key, version_id)
+        return Protection(rows[place].lock, rows[place].legal_hold)
 
     async def set_legal_hold(self, key: str, version_id: str | None, *, on: bool) -> None:
         """Set or lift a version's legal hold. ObjectMissing, NoObjectLock."""
         await asyncio.sleep(0)
-        place = self._place(key, version_id)
+        rows, place = self._place(key, version_id)
         self._must_lock(key, None, legal_hold=True)
-        self.versions_of[key][place] = replace(self.versions_of[key][place], legal_hold=on)
+        rows[place] = replace(rows[place], legal_hold=on)
 
     async def extend_lock(self, key: str, version_id: str | None, lock: Lock) -> Lock:
         """Have a version locked at least until that date, and return its lock. ObjectMissing."""
         await asyncio.sleep(0)
-        place = self._place(key, version_id)
-        found = self.versions_of[key][place]
-        wanted = lock.on(found.lock)
-        self._must_lock(key, wanted)
-        self.versions_of[key][place] = replace(found, lock=wanted)
+        rows, place = self._place(key, version_id)
+        wanted = lock.on(rows[place].lock)
+        if wanted != rows[place].lock:
+            self._must_lock(key, wanted)
+            rows[place] = replace(rows[place], lock=wanted)
         return wanted
 
     async def head(self, key: str) -> ObjectInfo | None:
@@ -283,12 +283,12 @@ class MemoryStore:
         if lock and lock.until <= self._clock.now():
             raise StoreRefused(f"the lock of {key} would end in the past", key)
 
-    def _place(self, key: str, version_id: str | None) -> int:
+    def _place(self, key: str, version_id: str | None) -> tuple[list[Stored], int]:
         rows = self.versions_of.get(key, [])
         wanted = version_id or (rows[-1].version_id if rows else None)
         for place, found in enumerate(rows):
             if found.version_id == wanted and not found.marker:
-                return place
+                return rows, place
         raise ObjectMissing(f"there is no {key}" + (f" of version {version_id}" if version_id else ""), key)
 
     def _write(self, key: str, stored: Stored, *, create_only: bool) -> Written:
