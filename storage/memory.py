@@ -1,13 +1,16 @@
 """The archive in memory: `storage.store.ArchiveStore` as a dictionary, for tests and dry runs.
 
 It behaves as a store that does everything right: create-only is atomic, a wrong SHA-256 is refused, uploads are
-invisible until they are complete.
+invisible until they are complete, a delete marker hides and destroys nothing. Listings cost what they list, not what
+is stored: decades are simulated on it.
 """
 
 import asyncio
 import hashlib
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from bisect import bisect_left, bisect_right, insort
+from collections import UserDict
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Self
@@ -23,7 +26,7 @@ from storage.errors import (
 )
 from storage.lock import Lock, no_object_lock
 from storage.metadata import checked
-from storage.store import ArchiveStore, Body, Capabilities, ObjectInfo, Protection, Upload, Version, Written
+from storage.store import ArchiveStore, Body, Capabilities, ObjectInfo, Protection, Upload, Version, Written, unnamed
 
 LEAST_PART = 5 * 1024 * 1024
 """Bytes of every part but the last, as S3 wants it."""
@@ -54,11 +57,28 @@ class _Unfinished:
     parts: list[bytes] = field(default_factory=list)
 
 
+class _Ordered(UserDict[str, list[Stored]]):
+    """A dictionary that keeps its keys in order too, which for strings is the order of their UTF-8 bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ordered: list[str] = []
+
+    def __setitem__(self, key: str, rows: list[Stored]) -> None:
+        if key not in self.data:
+            insort(self.ordered, key)
+        super().__setitem__(key, rows)
+
+    def __delitem__(self, key: str) -> None:
+        super().__delitem__(key)
+        del self.ordered[bisect_left(self.ordered, key)]
+
+
 class MemoryStore:
     """A bucket of its own, empty at first. `versions_of` is open to tests: per key all versions, the newest last."""
 
     def __init__(self, *, versioned: bool = False, object_lock: bool = False, clock: Clock | None = None) -> None:
-        self.versions_of: dict[str, list[Stored]] = {}
+        self.versions_of = _Ordered()
         self._versioned = versioned or object_lock
         self._object_lock = object_lock
         self._clock = clock or SystemClock()
@@ -105,25 +125,24 @@ class MemoryStore:
     async def protection(self, key: str, version_id: str | None) -> Protection:
         """Return what protects a version. ObjectMissing."""
         await asyncio.sleep(0)
-        place = self._place(key, version_id)
-        found = self.versions_of[key][place]
-        return Protection(found.lock, found.legal_hold)
+        rows, place = self._place(key, version_id)
+        return Protection(rows[place].lock, rows[place].legal_hold)
 
     async def set_legal_hold(self, key: str, version_id: str | None, *, on: bool) -> None:
         """Set or lift a version's legal hold. ObjectMissing, NoObjectLock."""
         await asyncio.sleep(0)
-        place = self._place(key, version_id)
+        rows, place = self._place(key, version_id)
         self._must_lock(key, None, legal_hold=True)
-        self.versions_of[key][place] = replace(self.versions_of[key][place], legal_hold=on)
+        rows[place] = replace(rows[place], legal_hold=on)
 
     async def extend_lock(self, key: str, version_id: str | None, lock: Lock) -> Lock:
         """Have a version locked at least until that date, and return its lock. ObjectMissing."""
         await asyncio.sleep(0)
-        place = self._place(key, version_id)
-        found = self.versions_of[key][place]
-        wanted = lock.on(found.lock)
-        self._must_lock(key, wanted)
-        self.versions_of[key][place] = replace(found, lock=wanted)
+        rows, place = self._place(key, version_id)
+        wanted = lock.on(rows[place].lock)
+        if wanted != rows[place].lock:
+            self._must_lock(key, wanted)
+            rows[place] = replace(rows[place], lock=wanted)
         return wanted
 
     async def head(self, key: str) -> ObjectInfo | None:
@@ -148,40 +167,55 @@ class MemoryStore:
     async def objects(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         """Iterate over the objects below `prefix`, in the order of their keys' bytes, as they are at the start."""
         await asyncio.sleep(0)
-        below = [key for key in self.versions_of if key.startswith(prefix) and key.encode() > start_after.encode()]
-        current = [(key, self._current(key)) for key in sorted(below, key=str.encode)]
-        for key, found in current:
-            if found is not None:
+        for key, found in [(key, self._current(key)) for key in self._keys(prefix, start_after)]:
+            if found:
                 yield ObjectInfo(key, len(found.body), found.modified)
 
     async def folders(self, prefix: str, *, start_after: str = "") -> list[str]:
         """Return the distinct next path segments below `prefix`, each as a full prefix."""
         await asyncio.sleep(0)
-        rests = [key[len(prefix) :] for key in self.versions_of if key.startswith(prefix) and self._current(key)]
-        found = {f"{prefix}{rest.partition('/')[0]}/" for rest in rests if "/" in rest}
-        return sorted((f for f in found if f.encode() > start_after.encode()), key=str.encode)
+        found: list[str] = []
+        keys = self.versions_of.ordered
+        at = bisect_right(keys, max(prefix, start_after))
+        while at < len(keys) and keys[at].startswith(prefix):
+            segment, slash, _ = keys[at][len(prefix) :].partition("/")
+            end = bisect_left(keys, f"{prefix}{segment}0", at) if slash else at + 1  # "0" is what follows "/"
+            folder = f"{prefix}{segment}/"
+            if slash and folder > start_after and any(self._current(keys[n]) for n in range(at, end)):
+                found.append(folder)
+            at = end
+        return found
 
     async def versions(self, prefix: str) -> AsyncIterator[Version]:
         """Iterate over all versions below `prefix`, as they are at the start."""
         await asyncio.sleep(0)
-        found = sorted(((key, rows) for key, rows in self.versions_of.items() if key.startswith(prefix)), key=_key)
-        for key, rows in found:
+        for key, rows in [(key, list(self.versions_of[key])) for key in self._keys(prefix)]:
             for row in reversed(rows):
                 yield Version(key, row.version_id, len(row.body), row.modified, row is rows[-1], row.marker)
 
     async def delete_version(self, key: str, version_id: str | None) -> None:
-        """Destroy one version. VersionLocked."""
+        """Destroy one version, or delete marker. VersionLocked; ValueError where the version must be named."""
         await asyncio.sleep(0)
-        try:
-            place = self._place(key, version_id)
-        except ObjectMissing:
-            return
-        found = self.versions_of[key][place]
-        if Protection(found.lock, found.legal_hold).forbids(self._clock.now()):
-            raise VersionLocked(f"{key} (version {version_id}) is locked or held", key)
-        del self.versions_of[key][place]
-        if not self.versions_of[key]:
-            del self.versions_of[key]
+        if version_id is None and self._versioned:
+            raise unnamed(key)
+        rows = self.versions_of.get(key, [])
+        for place, found in enumerate(rows):
+            if found.version_id == version_id:
+                if Protection(found.lock, found.legal_hold).forbids(self._clock.now()):
+                    raise VersionLocked(f"{key} (version {version_id}) stays: it is locked or held", key)
+                self._keep(key, rows[:place] + rows[place + 1 :])
+
+    def hide(self, key: str) -> str | None:
+        """Do as S3 does when somebody deletes a key without naming a version: it looks gone, behind a delete marker.
+
+        Returns the marker's version. Without versions the object is gone indeed. callvault itself never asks for this.
+        """
+        if not self._versioned:
+            self._keep(key, [])
+            return None
+        marker = Stored(b"", "", {}, self._clock.now(), f"v{next(self._numbers)}", marker=True)
+        self._keep(key, [*self.versions_of.get(key, []), marker])
+        return marker.version_id
 
     async def count_versions(self, key: str) -> int:
         """Return how many versions `key` has."""
@@ -227,9 +261,21 @@ class MemoryStore:
         return found.body
 
     def _current(self, key: str) -> Stored | None:
-        """Return what a request without a version finds: nothing, where a delete marker hides what there is."""
         rows = self.versions_of.get(key)
         return rows[-1] if rows and not rows[-1].marker else None
+
+    def _keys(self, prefix: str, after: str = "") -> Iterator[str]:
+        keys = self.versions_of.ordered
+        at = bisect_right(keys, after) if after >= prefix else bisect_left(keys, prefix)
+        while at < len(keys) and keys[at].startswith(prefix):
+            yield keys[at]
+            at += 1
+
+    def _keep(self, key: str, rows: list[Stored]) -> None:
+        if rows:
+            self.versions_of[key] = rows
+        else:
+            self.versions_of.pop(key, None)
 
     def _must_lock(self, key: str, lock: Lock | None, *, legal_hold: bool = False) -> None:
         if (lock or legal_hold) and not self._object_lock:
@@ -237,17 +283,19 @@ class MemoryStore:
         if lock and lock.until <= self._clock.now():
             raise StoreRefused(f"the lock of {key} would end in the past", key)
 
-    def _place(self, key: str, version_id: str | None) -> int:
-        for place, found in reversed(list(enumerate(self.versions_of.get(key, [])))):
-            if version_id in (None, found.version_id):
-                return place
+    def _place(self, key: str, version_id: str | None) -> tuple[list[Stored], int]:
+        rows = self.versions_of.get(key, [])
+        wanted = version_id or (rows[-1].version_id if rows else None)
+        for place, found in enumerate(rows):
+            if found.version_id == wanted and not found.marker:
+                return rows, place
         raise ObjectMissing(f"there is no {key}" + (f" of version {version_id}" if version_id else ""), key)
 
     def _write(self, key: str, stored: Stored, *, create_only: bool) -> Written:
-        if create_only and self._current(key) is not None:
+        if create_only and self._current(key):
             raise AlreadyExists(f"{key} is already there", key)
         stored = replace(stored, version_id=f"v{next(self._numbers)}" if self._versioned else None)
-        self.versions_of[key] = [*(self.versions_of.get(key, []) if self._versioned else []), stored]
+        self._keep(key, [*(self.versions_of.get(key, []) if self._versioned else []), stored])
         return Written(key, len(stored.body), stored.version_id, stored.lock)
 
 
@@ -301,10 +349,6 @@ class _MemoryUpload:
         if begun is None:
             raise StoreUnavailable(f"the upload of {self._key} is over: begin another", self._key)
         return begun
-
-
-def _key(row: tuple[str, list[Stored]]) -> bytes:
-    return row[0].encode()
 
 
 def _compare(key: str, body: Body, sha256: str) -> None:

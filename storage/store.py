@@ -41,7 +41,11 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of a key, as listed. `version_id` is None in a bucket that keeps none."""
+    """One version of a key, as listed.
+
+    `version_id` is None in a bucket that keeps none. In one that began to keep them later, `null` names what was there
+    before: writes told None then, and what is to be done to exactly that version needs the name.
+    """
 
     key: str
     version_id: str | None
@@ -52,6 +56,11 @@ class Version:
     """A delete marker: no bytes; it makes the key look gone while what it hides is all there."""
     etag: str = ""
     """Two versions with the same size and ETag hold the same bytes, as far as S3 tells."""
+
+
+def unnamed(key: str) -> ValueError:
+    """Return the error for a version that is to be destroyed and is not named."""
+    return ValueError(f"{key} has versions: which of them is to be destroyed must be said")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +190,7 @@ class ArchiveStore(Protocol):
         ...
 
     async def protection(self, key: str, version_id: str | None) -> Protection:
-        """Return what protects a version, the current one where that is None. ObjectMissing."""
+        """Return what protects a version, the current one where that is None. ObjectMissing, for delete markers too."""
         ...
 
     async def set_legal_hold(self, key: str, version_id: str | None, *, on: bool) -> None:
@@ -225,7 +234,7 @@ class ArchiveStore(Protocol):
     async def delete_version(self, key: str, version_id: str | None) -> None:
         """Destroy exactly one version, or delete marker; where it is gone already, that is well.
 
-        Nothing is ever hidden behind a new delete marker: `version_id` may be None only in a bucket without versions.
+        Nothing is ever hidden behind a new delete marker: None is a ValueError except in a bucket without versions.
         No right to bypass a lock is used: VersionLocked where a lock or a legal hold forbids it.
         """
         ...

@@ -48,7 +48,7 @@ async def folders(transport: Transport, prefix: str, start_after: str, page_size
 async def versions(transport: Transport, prefix: str, page_size: int) -> AsyncGenerator[Version, None]:
     """Iterate over all versions below `prefix`, delete markers included, in the order of their keys' bytes.
 
-    Of one key the newest comes first, as S3 lists them. What S3 calls version `null` has none here.
+    Of one key the newest comes first, as S3 lists them. Some stores list delete markers apart, page by page.
     """
     pages = _marked_pages(
         transport,
@@ -60,10 +60,7 @@ async def versions(transport: Transport, prefix: str, page_size: int) -> AsyncGe
     )
     last = b""
     async for page in pages:
-        # parsed, versions and markers lie apart; a page has them in order, and those of one key never in two orders
-        for found in sorted(
-            _versions_on(page), key=lambda row: (row.key.encode(), not row.latest, -row.modified.timestamp())
-        ):
+        for found in sorted(_versions_on(page), key=_newest_first):
             if found.key.encode() < last:
                 raise _out_of_order(transport, found.key)
             last = found.key.encode()
@@ -74,16 +71,19 @@ def _versions_on(page: Page) -> Iterator[Version]:
     for tag in ("Version", "DeleteMarker"):
         marker = tag == "DeleteMarker"
         for row in page.rows(tag):
-            told = page.text(row, "VersionId")
             yield Version(
                 page.key(row, "Key"),
-                None if told == "null" else told,
+                page.text(row, "VersionId"),
                 0 if marker else page.number(row, "Size"),
                 page.time(row, "LastModified"),
-                page.text(row, "IsLatest") == "true",
+                page.text(row, "IsLatest").lower() == "true",
                 marker,
                 "" if marker else page.text(row, "ETag"),
             )
+
+
+def _newest_first(found: Version) -> tuple[bytes, bool, float]:
+    return found.key.encode(), not found.latest, -found.modified.timestamp()  # what is equal stays as it was listed
 
 
 async def versions_of(transport: Transport, key: str, page_size: int) -> list[Version]:

@@ -4,14 +4,13 @@ RGW and moto drop the headers of a multipart upload without a word, so nothing c
 to be. Locks only grow here: what stands already is joined with what is asked for.
 """
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import sha256
 
 from config.events import Event
 from config.logs import get_logger
 from config.retention import LockMode
-from storage.errors import LockMissing, ObjectMissing, StoreRefused, VersionLocked
+from storage.errors import LockMissing
 from storage.lock import Lock, no_object_lock
 from storage.s3.refusals import Operation
 from storage.s3.transport import Request, Transport
@@ -78,8 +77,6 @@ async def secure(
 
 async def set_hold(transport: Transport, key: str, version_id: str | None, can: Capabilities, *, on: bool) -> None:
     """Set or lift a legal hold, and see that it was done. ObjectMissing, NoObjectLock, LockMissing where it was not."""
-    if can.object_lock is False:
-        raise no_object_lock(transport.address.bucket, key)
     status = "ON" if on else "OFF"
     body = f'<LegalHold xmlns="{_NAMESPACE}"><Status>{status}</Status></LegalHold>'.encode()
     await _alter(transport, Operation.HOLD, "legal-hold", key, version_id, body, can)
@@ -87,32 +84,11 @@ async def set_hold(transport: Transport, key: str, version_id: str | None, can: 
         return
     log.error(Event.LOCK_MISSING, key=key, version=version_id, asked=f"legal hold {status}", found="the opposite")
     raise LockMissing(
-        f"{key} (version {version_id}) was to get legal hold {status}, the store said yes and does not show it: find"
-        " out what it does with PutObjectLegalHold",
+        f"{key} (version {version_id}) was to have its legal hold {status}, and the store does not show it so after"
+        " all. Grant s3:GetObjectLegalHold, without which S3 shows none; else find out what the store does with"
+        " PutObjectLegalHold",
         key,
     )
-
-
-async def destroy(
-    transport: Transport, key: str, version_id: str | None, can: Capabilities, now: Callable[[], datetime]
-) -> None:
-    """Delete exactly one version. What is gone already is well; VersionLocked where a lock or a hold is why it stays.
-
-    No header asks to bypass a lock. Without a version S3 would hide the object behind a delete marker and say that it
-    is deleted, so in a bucket with versions what has none is called `null`, as S3 does.
-    """
-    named = version_id or ("null" if can.versioned else None)
-    request = Request("DELETE", Operation.DELETE_VERSION, key, {"versionId": named} if named else {})
-    try:
-        await transport.call(request, expected={404})
-    except StoreRefused as error:
-        try:
-            protected = (await standing(transport, key, named)).forbids(now())
-        except ObjectMissing:  # a delete marker, or gone by now: nothing of it can be locked
-            protected = False
-        if not protected:
-            raise
-        raise VersionLocked(f"{key} (version {named}) is locked or held: {error.message}", key) from error
 
 
 async def extended(transport: Transport, key: str, version_id: str | None, lock: Lock, can: Capabilities) -> Lock:
@@ -134,13 +110,19 @@ async def _extended(
     return found
 
 
+def in_words(found: Protection) -> str:
+    """Say what protects a version."""
+    lock = f"{found.lock.mode} until {_text(found.lock.until)}" if found.lock else ""
+    return " and ".join(filter(None, (lock, "legal hold" if found.legal_hold else ""))) or "no lock"
+
+
 def _missing(key: str, version_id: str | None, lock: Lock, found: Lock | None) -> LockMissing:
-    asked, stands = (f"{it.mode} until {_text(it.until)}" if it else "no lock" for it in (lock, found))
+    asked, stands = (in_words(Protection(it, legal_hold=False)) for it in (lock, found))
     log.error(Event.LOCK_MISSING, key=key, version=version_id, asked=asked, found=stands)
     return LockMissing(
         f"{key} (version {version_id}) should be locked, {asked}, and the store has {stands} after all: it takes locks"
-        " and does not keep them. It counts as not archived; find out what the store does with x-amz-object-lock"
-        " headers and PutObjectRetention",
+        " and does not keep them. It counts as not archived. Grant s3:GetObjectRetention, without which S3 shows none;"
+        " else find out what the store does with x-amz-object-lock headers and PutObjectRetention",
         key,
     )
 
@@ -162,6 +144,8 @@ async def _alter(
     body: bytes,
     can: Capabilities,
 ) -> None:
+    if can.object_lock is False:
+        raise no_object_lock(transport.address.bucket, key)
     digest = sha256(body).hexdigest()
     query = {subresource: "", **({"versionId": version_id} if version_id else {})}
     headers = {"Content-Type": "application/xml", **proof_headers(body, digest, can, locked=True)}

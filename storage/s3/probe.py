@@ -88,7 +88,7 @@ class _Trial:
         with suppress(StoreError):  # the right to list versions is not needed for anything else
             self._written |= {v.version_id for v in await versions_of(self._transport, self._key, 1000)}
         for version_id in self._written:
-            query = {"versionId": version_id} if version_id else {}
+            query = {"versionId": version_id} if version_id not in (None, "null") else {}
             with suppress(StoreError):
                 await self._transport.call(Request("DELETE", Operation.DELETE, self._key, query), expected={404})
 

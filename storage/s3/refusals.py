@@ -51,7 +51,9 @@ _RIGHTS = {
     Operation.LOCK: "s3:GetBucketObjectLockConfiguration",
     Operation.RETAIN: "s3:PutObjectRetention",
     Operation.HOLD: "s3:PutObjectLegalHold",
-    Operation.DELETE_VERSION: "s3:DeleteObject and s3:DeleteObjectVersion",
+    Operation.DELETE_VERSION: (
+        "s3:DeleteObjectVersion (and s3:GetObjectRetention and s3:GetObjectLegalHold, to see whether a lock is why)"
+    ),
 }
 
 _ADVICE = {
@@ -65,9 +67,8 @@ _ADVICE = {
     "QuotaExceeded": "The bucket is full: raise its quota.",
 }
 
-_OF_AN_OBJECT = frozenset(
-    {Operation.GET, Operation.HEAD, Operation.HEAD_VERSION, Operation.RETAIN, Operation.HOLD, Operation.DELETE_VERSION}
-)
+_OF_AN_OBJECT = frozenset({Operation.GET, Operation.HEAD, Operation.HEAD_VERSION, Operation.RETAIN, Operation.HOLD})
+_OF_A_VERSION = frozenset({Operation.HEAD_VERSION, Operation.RETAIN, Operation.HOLD})
 _DAMAGED = frozenset({"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"})
 _ELSEWHERE = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"})
 
@@ -96,7 +97,8 @@ def explain(answer: Answer, operation: Operation, key: str, address: Address) ->
             f"{said} Grant {_RIGHTS[operation]}, and look for a bucket policy that denies it; or the keys are wrong.",
             key,
         )
-    if status == 404 and operation in _OF_AN_OBJECT:
+    if (status == 404 and operation in _OF_AN_OBJECT) or (status == 405 and operation in _OF_A_VERSION):
+        # 405: the version is a delete marker, which some stores answer with 404
         return ObjectMissing(f"{what}: there is no such object", key)
     return StoreRefused(f"{said} The store does not take this request: run `callvault check`.", key)
 

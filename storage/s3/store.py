@@ -8,6 +8,7 @@ relied on to refuse is found out by `probe`, before the first create-only write 
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -24,7 +25,8 @@ from storage.metadata import checked
 from storage.s3 import listing, upload
 from storage.s3.address import address_of
 from storage.s3.answers import http_date
-from storage.s3.locking import destroy, extended, lock_headers, secure, set_hold, standing
+from storage.s3.destroying import NULL, destroy
+from storage.s3.locking import extended, lock_headers, secure, set_hold, standing
 from storage.s3.probe import probe, try_write
 from storage.s3.refusals import Operation
 from storage.s3.signing import Signer
@@ -37,7 +39,7 @@ from storage.s3.writing import (
     refuse_existing,
     refuse_rival,
 )
-from storage.store import ArchiveStore, Body, Capabilities, ObjectInfo, Protection, Upload, Version, Written
+from storage.store import ArchiveStore, Body, Capabilities, ObjectInfo, Protection, Upload, Version, Written, unnamed
 
 log = get_logger()
 
@@ -64,7 +66,6 @@ class S3Store:
         address = address_of(archive)
         signer = Signer(archive, address.region, clock)
         self._transport = Transport(address, signer, clock, patience or Patience())
-        self._clock = clock
         self._name = archive.bucket
         self._probe_prefix = Keys(archive.prefix).probe("")
         self._page_size = page_size
@@ -190,13 +191,17 @@ class S3Store:
         """Return the distinct next path segments below `prefix`, each as a full prefix."""
         return await listing.folders(self._transport, prefix, start_after, self._page_size)
 
-    def versions(self, prefix: str) -> AsyncIterator[Version]:
+    async def versions(self, prefix: str) -> AsyncIterator[Version]:
         """Iterate over all versions below `prefix`, in the order of their keys' bytes, page by page."""
-        return listing.versions(self._transport, prefix, self._page_size)
+        async for found in listing.versions(self._transport, prefix, self._page_size):
+            alone = found.version_id == NULL and found.latest and not (await self.ensure_probed()).versioned
+            yield replace(found, version_id=None) if alone else found
 
     async def delete_version(self, key: str, version_id: str | None) -> None:
-        """Destroy exactly one version, or delete marker. VersionLocked, StoreRefused."""
-        await destroy(self._transport, key, version_id, await self.ensure_probed(), self._clock.now)
+        """Destroy exactly one version, or delete marker. VersionLocked; ValueError where the version must be named."""
+        if version_id is None and (await self.ensure_probed()).versioned:
+            raise unnamed(key)
+        await destroy(self._transport, key, version_id)
 
     async def count_versions(self, key: str) -> int:
         """Return how many versions `key` has, delete markers not counted."""

@@ -70,6 +70,31 @@ def xml(root: str, inner: str) -> Reply:
     return Reply(body=f'<{root} xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{inner}</{root}>'.encode())
 
 
+def version_row(
+    key: str = "a",
+    version_id: str = "v1",
+    *,
+    marker: bool = False,
+    latest: bool = False,
+    size: int = 4,
+    etag: str = "e",
+    modified: str = "2026-03-05T12:00:00.000Z",
+) -> str:
+    """Return one row of a listing of versions."""
+    tag, more = ("DeleteMarker", "") if marker else ("Version", f"<Size>{size}</Size><ETag>{etag}</ETag>")
+    inner = f"<VersionId>{version_id}</VersionId><IsLatest>{str(latest).lower()}</IsLatest>{more}"
+    return f"<{tag}><Key>{key}</Key>{inner}<LastModified>{modified}</LastModified></{tag}>"
+
+
+def version_page(*rows: str, more: tuple[str, str] | None = None) -> Reply:
+    """Return a page of a listing of versions; `more` holds the markers of the next, where there is one."""
+    inner = "".join(rows)
+    if more:
+        marks = f"<NextKeyMarker>{more[0]}</NextKeyMarker><NextVersionIdMarker>{more[1]}</NextVersionIdMarker>"
+        inner += f"<IsTruncated>true</IsTruncated>{marks}"
+    return xml("ListVersionsResult", inner)
+
+
 def begun(upload_id: str = "u1") -> Reply:
     """Return the answer to the beginning of an upload."""
     return xml("InitiateMultipartUploadResult", f"<UploadId>{upload_id}</UploadId>")

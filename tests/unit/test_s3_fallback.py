@@ -6,7 +6,7 @@ import pytest
 
 from storage.errors import AlreadyExists, IntegrityError
 from tests.contract.store_contract import digest, put
-from tests.support.scripted_s3 import CUT, EVERYTHING, OK, Reply, ScriptedS3, begun, xml
+from tests.support.scripted_s3 import CUT, EVERYTHING, OK, Reply, ScriptedS3, begun, version_page, version_row
 
 CARELESS = replace(EVERYTHING, create_only=False, create_only_multipart=False, versioned=True)
 ABSENT = Reply(404)
@@ -16,12 +16,8 @@ DONE = Reply(body=b"<CompleteMultipartUploadResult/>", headers={"x-amz-version-i
 
 def versions(*etags: str) -> Reply:
     """Return a listing of versions of `a`, with a delete marker among them."""
-    rows = "".join(
-        f"<Version><Key>a</Key><VersionId>{n}</VersionId><Size>4</Size><ETag>{etag}</ETag></Version>"
-        for n, etag in enumerate(etags)
-    )
-    marker = "<DeleteMarker><Key>a</Key><VersionId>d</VersionId></DeleteMarker>"
-    return xml("ListVersionsResult", rows + marker)
+    rows = [version_row("a", str(n), etag=etag) for n, etag in enumerate(etags)]
+    return version_page(*rows, version_row("a", "d", marker=True))
 
 
 async def test_what_is_there_is_not_written_over() -> None:

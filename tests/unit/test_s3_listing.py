@@ -1,12 +1,13 @@
 """Listings that a faulty store spoils, and those whose pages moto does not make."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from storage.errors import StoreRefused, StoreUnavailable
-from storage.store import ArchiveStore
-from tests.support.scripted_s3 import Reply, ScriptedS3, xml
+from storage.store import ArchiveStore, Version
+from tests.support.scripted_s3 import EVERYTHING, Reply, ScriptedS3, version_page, version_row, xml
 
 
 def listed(*keys: str, token: str = "") -> Reply:
@@ -91,21 +92,85 @@ async def test_an_unreadable_page_is_trouble(reply: Reply, words: str) -> None:
 
 async def test_versions_are_counted_over_pages() -> None:
     """Versions of longer keys and delete markers are left out, and nobody asks beyond the key."""
-    rows = (
-        "<DeleteMarker><Key>a</Key><VersionId>3</VersionId></DeleteMarker>"
-        "<Version><Key>a</Key><VersionId>{}</VersionId><Size>1</Size><ETag>e</ETag></Version>"
-    )
-    more = (
-        "<IsTruncated>true</IsTruncated><NextKeyMarker>{}</NextKeyMarker><NextVersionIdMarker>{}</NextVersionIdMarker>"
-    )
-    other = "<Version><Key>a.json</Key><VersionId>9</VersionId><Size>1</Size><ETag>e</ETag></Version>"
     async with ScriptedS3(
-        xml("ListVersionsResult", rows.format(2) + more.format("a", 2)),
-        xml("ListVersionsResult", rows.format(1) + other + more.format("a.json", 9)),
+        version_page(version_row("a", "2"), version_row("a", "3", marker=True, latest=True), more=("a", "2")),
+        version_page(version_row("a", "1"), version_row("a.json", "9"), more=("a.json", "9")),
     ) as s3:
         assert await s3.store().count_versions("a") == 2
         assert s3.said[1].endswith("&versions&prefix=a&max-keys=1000&key-marker=a&version-id-marker=2")
         assert len(s3.seen) == 2
+
+
+async def versions(store: ArchiveStore) -> list[tuple[str, str | None]]:
+    """List all versions."""
+    return [(found.key, found.version_id) async for found in store.versions("v1/")]
+
+
+async def test_versions_and_markers_are_one_list() -> None:
+    """Whether a store lists delete markers among the versions or apart: by key, the newest of each first."""
+    noon, later = "2026-03-05T12:00:00Z", "2026-03-05T12:00:01.500Z"
+    apart = [
+        version_row("v1/a", "3", latest=True, modified=noon),
+        version_row("v1/a", "2", modified=noon),
+        version_row("v1/b", "1", modified=later, size=7, etag="e1"),
+        version_row("v1/a", "m1", marker=True, modified=later),
+        version_row("v1/b", "m2", marker=True, latest=True, modified=noon),
+    ]
+    in_order = [apart[0], apart[3], apart[1], apart[4], apart[2]]
+    for rows in (apart, in_order):
+        async with ScriptedS3(version_page(*rows)) as s3:
+            found = [row async for row in s3.store().versions("v1/")]
+            assert [(row.key, row.version_id, row.latest, row.marker) for row in found] == [
+                ("v1/a", "3", True, False),
+                ("v1/a", "m1", False, True),
+                ("v1/a", "2", False, False),
+                ("v1/b", "m2", True, True),
+                ("v1/b", "1", False, False),
+            ]
+            assert found[3].bytes == 0
+            assert found[4] == Version(
+                "v1/b", "1", 7, datetime(2026, 3, 5, 12, 0, 1, 500_000, tzinfo=UTC), latest=False, etag="e1"
+            )
+            assert s3.said == ["GET /?encoding-type=url&versions&prefix=v1%2F&max-keys=1000"]
+
+
+async def test_versions_of_one_key_go_on_over_pages() -> None:
+    """The markers of a page are asked to be gone on from; a longer key follows."""
+    async with ScriptedS3(
+        version_page(version_row("v1/a", "3", latest=True), version_row("v1/a", "2"), more=("v1/a", "2")),
+        version_page(version_row("v1/a", "1"), version_row("v1/a.json", "9", latest=True)),
+    ) as s3:
+        assert await versions(s3.store(page_size=2)) == [
+            ("v1/a", "3"),
+            ("v1/a", "2"),
+            ("v1/a", "1"),
+            ("v1/a.json", "9"),
+        ]
+        assert s3.said[1].endswith("&max-keys=2&key-marker=v1%2Fa&version-id-marker=2")
+
+
+@pytest.mark.parametrize(
+    ("second", "error", "words"),
+    [
+        (version_page(version_row("v1/a", "1")), StoreRefused, "v1/a out of order"),
+        (version_page(version_row("v1/c", "1"), more=("v1/b", "2")), StoreUnavailable, "ListObjectVersions repeats"),
+    ],
+)
+async def test_versions_listed_wrongly_stop_the_listing(second: Reply, error: type[Exception], words: str) -> None:
+    """Keys that go back, or a listing that goes round in circles, would leave versions unseen."""
+    async with ScriptedS3(version_page(version_row("v1/b", "2"), more=("v1/b", "2")), second) as s3:
+        with pytest.raises(error, match=words):
+            await versions(s3.store())
+
+
+async def test_only_a_bucket_that_keeps_no_versions_has_none() -> None:
+    """What S3 calls `null` is the object itself there; in a bucket that keeps versions it is one of several."""
+    rows = version_row("v1/a", "null", latest=True)
+    older = version_row("v1/b", "v9", latest=True) + version_row("v1/b", "null")
+    async with ScriptedS3(version_page(rows, older)) as s3:
+        assert await versions(s3.store()) == [("v1/a", None), ("v1/b", "v9"), ("v1/b", "null")]
+        keeping = s3.store(capabilities=replace(EVERYTHING, versioned=True))
+        assert await versions(keeping) == [("v1/a", "null"), ("v1/b", "v9"), ("v1/b", "null")]
 
 
 async def test_unfinished_uploads_are_found_over_pages() -> None:

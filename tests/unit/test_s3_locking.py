@@ -14,7 +14,7 @@ from storage.errors import AlreadyExists, LockMissing, NoObjectLock, StoreRefuse
 from storage.lock import Lock
 from storage.s3 import locking
 from storage.store import Written
-from tests.support.scripted_s3 import EVERYTHING, Reply, ScriptedS3, begun, error, xml
+from tests.support.scripted_s3 import EVERYTHING, Reply, ScriptedS3, begun, error, version_page, version_row, xml
 
 BODY = b"RIFF"
 HASH = hashlib.sha256(BODY).hexdigest()
@@ -202,12 +202,7 @@ async def test_a_large_object_is_asked_to_be_locked_from_the_start() -> None:
 
 async def test_a_version_that_met_a_rival_is_locked_too() -> None:
     """Before a second version is looked for, ours carries its lock: what is adopted may be either."""
-    listing = xml(
-        "ListVersionsResult",
-        "".join(
-            f"<Version><Key>v1/a</Key><VersionId>v{n}</VersionId><Size>4</Size><ETag>e</ETag></Version>" for n in (1, 2)
-        ),
-    )
+    listing = version_page(version_row("v1/a", "v1"), version_row("v1/a", "v2"))
     async with ScriptedS3(Reply(404), WRITTEN, NONE, Reply(), stands(), listing) as s3:
         with pytest.raises(AlreadyExists):
             await put(s3, create_only=False)

@@ -13,7 +13,18 @@ import pytest
 from storage.errors import StoreRefused, StoreUnavailable
 from storage.store import Capabilities
 from tests.contract.store_contract import digest, put
-from tests.support.scripted_s3 import EVERYTHING, OK, Reply, ScriptedS3, Seen, begun, error, xml
+from tests.support.scripted_s3 import (
+    EVERYTHING,
+    OK,
+    Reply,
+    ScriptedS3,
+    Seen,
+    begun,
+    error,
+    version_page,
+    version_row,
+    xml,
+)
 
 LOCKED = xml("ObjectLockConfiguration", "<ObjectLockEnabled>Enabled</ObjectLockEnabled>")
 
@@ -30,7 +41,7 @@ class Store:
             "payload": error(400, "XAmzContentSHA256Mismatch"),
             "completion": error(412, "PreconditionFailed"),
             "lock": LOCKED,
-            "versions": xml("ListVersionsResult", ""),
+            "versions": version_page(),
             "delete": Reply(204),
             "written": written,
             **manners,
@@ -91,12 +102,10 @@ async def test_what_is_concluded(manners: dict[str, Reply], found: Capabilities)
 
 async def test_all_versions_are_removed() -> None:
     """What the writes told and what a listing shows is deleted by version; the unfinished upload is aborted."""
-    shown = xml("ListVersionsResult", "")
 
     def listing(seen: Seen) -> Reply:
         key = parse_qs(urlsplit(seen.target).query)["prefix"][0]
-        row = f"<Version><Key>{key}</Key><VersionId>v9</VersionId><Size>1</Size><ETag>e</ETag></Version>"
-        return Reply(body=shown.body.replace(b"</", row.encode() + b"</", 1))
+        return version_page(version_row(key, "v9"), version_row(key, "null"))
 
     careless = Store(conditional=TAKEN)
 
@@ -106,7 +115,7 @@ async def test_all_versions_are_removed() -> None:
     async with ScriptedS3(answer) as s3:
         await s3.store().probe("v1/probe/")
         deleted = {seen.said.partition("?")[2] for seen in s3.seen if seen.method == "DELETE"}
-        assert deleted == {"versionId=v1", "versionId=v2", "versionId=v9", "uploadId=u1"}
+        assert deleted == {"versionId=v1", "versionId=v2", "versionId=v9", "", "uploadId=u1"}
 
 
 async def test_without_versions_the_object_is_deleted_by_name() -> None:
