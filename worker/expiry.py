@@ -240,5 +240,5 @@ class _Run:
 
     def _check_time(self) -> None:
         if not self._go_on():
-            self._report.more = True
+            self._report.more, self._report.limited = True, False
             raise _Over

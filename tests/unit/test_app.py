@@ -206,11 +206,13 @@ def test_tasks_are_asked_for_by_name_with_names_only(monkeypatch: pytest.MonkeyP
     send.send_archive("hq", "poll-1.0")
     send.send_again("hq", {})
     send.send_again("hq", {"from": "a", "to": "b"})
+    send.send_expire()
     assert sent == [
         (names.POLL, ("hq",)),
         (names.ARCHIVE, ("hq", "poll-1.0")),
         (names.POLL, ("hq",)),
         (names.BACKFILL, ("hq", "a", "b")),
+        (names.EXPIRE, ()),
     ]
 
 

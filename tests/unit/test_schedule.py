@@ -10,7 +10,8 @@ import pytest
 from celery import Celery
 from celery.beat import ScheduleEntry, Scheduler
 
-from tasks.names import CANARY, HOUSEKEEPING, POLL
+from config.retention import LockMode, Period, Retention
+from tasks.names import CANARY, EXPIRE, HOUSEKEEPING, POLL
 from tasks.schedule import CronSchedule, beat_schedule
 from tests.support.clock import FakeClock
 from tests.support.settings import settings, source
@@ -122,6 +123,15 @@ def test_every_source_has_an_entry_beside_canary_and_housekeeping(tmp_path: Path
     assert expires["poll hq"] == 540
     assert expires["canary"] == 54
     assert expires["poll night"] == pytest.approx(0.9 * 23 * 3600, abs=0.1 * 3600), "the night of 23 hours counts"
+
+
+def test_expiry_is_scheduled_where_it_is_switched_on(tmp_path: Path, clock: FakeClock) -> None:
+    """Once a night; without `expire = true` there is no such entry, as above."""
+    policy = Retention(LockMode.GOVERNANCE, default=Period(months=84), expire=True)
+    told = settings(tmp_path).model_copy(update={"retention": policy})
+    entry = beat_schedule(told, clock.now())["expiry"]
+    assert (entry["task"], entry["args"]) == (EXPIRE, ())
+    assert entry["options"]["expires"] == 0.9 * 24 * 3600
 
 
 @pytest.mark.parametrize(

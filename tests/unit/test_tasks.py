@@ -14,11 +14,13 @@ import pytest
 from kombu.exceptions import OperationalError
 
 from config.load import ConfigError
+from config.retention import LockMode, Period, Retention
 from storage.errors import StoreRefused, StoreUnavailable
 from storage.state import StateUnavailable
 from tasks import archive as archive_module
 from tasks import backfill as backfill_module
 from tasks import canary as canary_module
+from tasks import expire as expire_module
 from tasks import housekeeping as housekeeping_module
 from tasks import poll as poll_module
 from tasks import process, send
@@ -73,6 +75,21 @@ def test_a_poll_is_carried_out_for_its_source(monkeypatch: pytest.MonkeyPatch) -
     assert asked.calls == [
         {"source": process.settings().source("branch"), "send": send.send_archive, "backfill": send.send_backfill}
     ]
+
+
+def test_a_turn_of_expiry_is_taken_where_it_is_switched_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By name of the machine, with a way to ask for the next turn; a worker that is told to delete nothing drops it."""
+    asked = Asked(monkeypatch, expire_module, "scheduled")
+    expire_module.expire()
+    assert asked.calls == []
+    assert "expire = false" in str(events(caplog))
+    policy = Retention(LockMode.GOVERNANCE, default=Period(months=84), expire=True)
+    monkeypatch.setattr(process, "_settings", process.settings().model_copy(update={"retention": policy}))
+    expire_module.expire()
+    assert asked.calls[0]["send"] == send.send_expire
+    assert asked.calls[0]["by"].startswith("schedule, worker on ")
 
 
 def test_a_batch_is_carried_out_for_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
