@@ -23,6 +23,7 @@ from worker.runtime import Services
 
 _UNFINISHED = timedelta(days=1)  # media whose sidecar may yet come
 _NEAR = timedelta(days=1)  # how far apart the store's clock, by which records are dated here, and ours may be
+_AT_ONCE = 8  # recordings, of two or more versions each
 
 Versions = dict[str, list[Version]]
 
@@ -60,17 +61,20 @@ class Auditor:
         found, hidden = await self._versions(self._services.keys.partition("recordings", source, day))
         sidecars, media = self._sorted(found)
         known = await known_rows(self._services, source, day)
-        visible = [rid for rid, rows in sidecars.items() if rows[0].key not in hidden]
-        read = await abreast(partial(tried, self._services, source, day), visible)
-        rows: dict[str, Row] = {}
-        for rid, entry in zip(visible, read, strict=True):
-            version = sidecars[rid][0]
+
+        async def one(rid: str) -> Row | None:
+            if sidecars[rid][0].key in hidden:
+                return None
+            entry = await tried(self._services, source, day, rid)
             if isinstance(entry, Entry):
-                rows[rid] = Row(Mark.of(version), await self._recording(entry, sidecars[rid], media.pop(rid, [])))
-            elif not isinstance(entry, ObjectMissing):  # destroyed since it was listed
-                self._tell(
-                    Kind.UNREADABLE, version, f"it is no sidecar of this key that can be read ({type(entry).__name__})"
-                )
+                entry = await self._recording(entry, sidecars[rid], media.get(rid, []))
+                return Row(Mark.of(sidecars[rid][0]), entry)
+            if not isinstance(entry, ObjectMissing):  # destroyed since it was listed
+                detail = f"it is no sidecar of this key that can be read ({type(entry).__name__})"
+                self._tell(Kind.UNREADABLE, sidecars[rid][0], detail)
+            return None
+
+        rows = {row.entry.rid: row for row in await abreast(one, sidecars, _AT_ONCE) if row}
         self._orphans({rid: versions for rid, versions in media.items() if rid not in sidecars})
         gone = [row for rid, row in known.items() if rid not in sidecars]
         for row in gone:
@@ -96,7 +100,7 @@ class Auditor:
                     version,
                     f"it has {version.bytes} bytes, its sidecar says {entry.media_bytes}: find out who wrote it",
                 )
-        for version in sidecars[1:]:
+        for version in sidecars[:-1]:
             self._tell(
                 Kind.EXTRA_VERSION,
                 version,

@@ -26,6 +26,10 @@ Rule = tuple[bool, str | None]
 """What keeps a recording longest: whether a lock that is longer than all that is promised, and the rule's name."""
 
 
+Place = tuple[str, date]
+"""A source and a day."""
+
+
 @dataclass(slots=True)
 class Figures:
     """Recordings that are alike: of one source, kept by one rule."""
@@ -103,17 +107,19 @@ class Planned:
 
 async def plan(services: Services, on: datetime, policy: Retention | None = None) -> Planned:
     """Return what may be deleted on a date under a policy, by default the one in force. StoreError."""
-    places = [(source, day) for source in await sources(services) for day in await days(services, source)]
-    return await plan_days(services, on, policy, places)
+    return await plan_days(services, on, policy, await places(services))
 
 
-async def plan_days(
-    services: Services, on: datetime, policy: Retention | None, places: Sequence[tuple[str, date]]
-) -> Planned:
+async def places(services: Services) -> list[Place]:
+    """Return all days of all sources."""
+    return [(source, day) for source in await sources(services) for day in await days(services, source)]
+
+
+async def plan_days(services: Services, on: datetime, policy: Retention | None, places: Sequence[Place]) -> Planned:
     """Return what may be deleted of these days of these sources."""
     planner = Planner(services.settings.retention, policy, on, await services.matters.active())
 
-    async def one(place: tuple[str, date]) -> None:
+    async def one(place: Place) -> None:
         planner.take(await read_day(services, *place, indexed=True))
 
     await abreast(one, places, _DAYS_AT_ONCE)

@@ -1,6 +1,10 @@
 """`callvault retention plan`: what may be deleted on a date, under the policy in force or another. Writes nothing."""
 
+import asyncio
+import os
+from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +15,7 @@ from rich.table import Table
 
 from config.clock import SystemClock
 from config.load import ConfigError, load_retention
+from config.logs import configure_logging
 from config.retention import Retention
 from config.settings import Settings
 from storage.errors import StoreError
@@ -20,8 +25,11 @@ from storage.state_local import LocalState
 from tasks.cli.common import Config, Exit, Json, Level, LogLevel, print_json, read_settings, run_async, usage
 from tasks.cli.retention_apply import by_rule, rule_named, too_short
 from tasks.cli.run import moment
-from worker.plan import Figures, Planned, Rule, plan
-from worker.runtime import make_services
+from worker.plan import Figures, Place, Planned, Rule, places, plan_days
+from worker.runtime import Services, make_services
+
+_WORTH_IT = 500  # days; a process takes as long to start as a hundred do
+_PROCESSES = max(1, min(4, os.cpu_count() or 1))
 
 
 def plan_verb(
@@ -62,10 +70,35 @@ def _other(policy: Path, settings: Settings) -> Retention:
 
 
 async def _plan(settings: Settings, on: datetime, policy: Retention | None) -> Planned:
+    """Have each processor look at its share of the days, where there are so many that this pays."""
+    async with _services(settings) as services:
+        found = await places(services)
+        shares = [found[n::_PROCESSES] for n in range(_PROCESSES)] if len(found) >= _WORTH_IT else [found]
+        if len(shares) == 1:
+            return await plan_days(services, on, policy, found)
+    loop, planned = asyncio.get_running_loop(), Planned(on)
+    with ProcessPoolExecutor(len(shares), mp_context=get_context("spawn")) as pool:
+        parts = [loop.run_in_executor(pool, plan_share, settings, on, policy, share) for share in shares]
+        for part in await asyncio.gather(*parts):
+            planned.add(part)
+    return planned
+
+
+def plan_share(settings: Settings, on: datetime, policy: Retention | None, share: list[Place]) -> Planned:
+    """Plan some days, in a process of its own. StoreError."""
+    configure_logging(json=True, level=Level.ERROR, secrets=settings.secrets())
+
+    async def work() -> Planned:
+        async with _services(settings) as services:
+            return await plan_days(services, on, policy, share)
+
+    return asyncio.run(work())
+
+
+def _services(settings: Settings) -> Services:
     clock = SystemClock()
     state = LocalState(settings.runtime.state_dir, settings.archive.namespace, clock)
-    async with make_services(settings, clock, S3Store(settings.archive, clock), state) as services:
-        return await plan(services, on, policy)
+    return make_services(settings, clock, S3Store(settings.archive, clock), state)
 
 
 def _public(planned: Planned, asked: Retention, unmatched: list[str], changed: bool) -> dict[str, Any]:
