@@ -12,14 +12,15 @@ AT_ONCE = 16
 
 async def abreast(work: Callable[[A], Awaitable[B]], items: Iterable[A], at_once: int = AT_ONCE) -> list[B]:
     """Return what the work makes of each item, in their order. The first error ends the others and is raised."""
-    waiting = iter(list(enumerate(items)))
+    rows = list(enumerate(items))
+    waiting = iter(rows)
     made: dict[int, B] = {}
 
     async def one_by_one() -> None:
         for place, item in waiting:
             made[place] = await work(item)
 
-    tasks = [asyncio.create_task(one_by_one()) for _ in range(at_once)]
+    tasks = [asyncio.create_task(one_by_one()) for _ in range(min(at_once, len(rows)))]
     try:
         await asyncio.gather(*tasks)
     finally:

@@ -15,12 +15,12 @@ from typing import Any
 from config.events import Event
 from config.logs import get_logger
 from storage.certificate import Cause, DoomedRecording
-from storage.retention import Because, Kept
+from storage.retention import Because, Kept, Yardstick
 from worker.abreast import abreast
 from worker.certificates import unfinished
 from worker.destroy import BATCH, Batch, destroy, finish
 from worker.due import Due, Held, Surprise, Verdict, judge
-from worker.entries import days, sources
+from worker.entries import Day, days, read_day, sources
 from worker.erase import Outcome, carry_out, pending
 from worker.remains import look
 from worker.runtime import Services
@@ -140,6 +140,7 @@ class _Run:
         self._limit = limit
         self._go_on = go_on
         self._told = told
+        self._yardstick = Yardstick(services.settings.retention)
 
     async def all(self) -> None:
         """Do everything in its order."""
@@ -187,6 +188,8 @@ class _Run:
                 if self._young(day):
                     break  # and so are those after it
                 self._check_time()
+                if not self._over(await read_day(self._services, source, day, indexed=True)):
+                    continue
                 found = iter((await look(self._services, source, day)).values())
                 while some := list(islice(found, _JUDGED)):
                     for verdict in await abreast(partial(judge, self._services), some):
@@ -199,6 +202,24 @@ class _Run:
         """Tell whether no call of that day can be over yet."""
         ends = self._services.settings.retention.first_end(datetime.combine(day, time(), UTC))
         return ends is None or ends > self._services.clock.now()
+
+    def _over(self, day: Day) -> bool:
+        """Tell whether a day has to be looked at: something may be due, or is not as it was listed before.
+
+        The day's index may say that something is not due, and saves reading it each night for years; that something
+        is due is never taken from it.
+        """
+        now, locked = self._services.clock.now(), 0
+        for entry in day.entries:
+            until = self._yardstick.kept(entry)
+            if until is not None and until.until <= now:
+                return True
+            locked += until is not None and until.because is Because.LOCK
+        if day.unreadable or day.gone:
+            return True
+        if locked:
+            self._report.figures(day.source).locked += locked
+        return False
 
     def _note(self, source: str, verdict: Verdict) -> None:
         figures = self._report.figures(source)

@@ -154,16 +154,14 @@ class World:
 
     async def erase(self, recording_id: str) -> Answer:
         """Ask for an erasure; what is answered has to be what the model says."""
-        promised, now = self.known[recording_id], self.now
+        promised = self.known[recording_id]
         answer = await erase(self.archive.services, "hq", recording_id, reason="asked for", by="officer")
         if promised.gone is not None:
             return answer
         if self.held_by(recording_id):
             expected = Outcome.REFUSED
         else:
-            # what today's policy says counts, brought to the archive or not
-            ends = max(promised.until, self.terms.end(promised.recording))
-            expected = Outcome.DEFERRED if ends > now else Outcome.ERASED
+            expected = Outcome.DEFERRED if self._ends(promised) > self.now else Outcome.ERASED
         if answer.outcome is not expected:
             raise Broken(f"{recording_id}: {answer.outcome} where it is {expected}: {answer.detail}")
         said = {Outcome.REFUSED: "erasures refused", Outcome.DEFERRED: "erasures deferred"}
@@ -179,10 +177,19 @@ class World:
         self.look()
         if report.more:
             return
-        for name, promised in self.known.items():
-            due = max(promised.until, self.terms.end(promised.recording)) <= self.now
-            if promised.gone is None and due and not self.held_by(name):
-                raise Broken(f"{name} stays past {promised.until} without a reason")
+        for name in self.due():
+            if not self.held_by(name):
+                raise Broken(f"{name} stays past {self.known[name].until} without a reason")
+
+    def due(self) -> list[str]:
+        """Return whose time is over, held or not."""
+        return [
+            name for name, promised in self.known.items() if promised.gone is None and self._ends(promised) <= self.now
+        ]
+
+    def _ends(self, promised: Promised) -> datetime:
+        """Return when a recording may go; what today's policy says counts, brought to the archive or not."""
+        return max(promised.until, self.terms.end(promised.recording))
 
     def held_by(self, recording_id: str) -> list[str]:
         """Return which matters cover a recording."""

@@ -57,6 +57,7 @@ def held(bench: Bench, words: str = "/source=") -> dict[str, list[bool]]:
         if words in key
     }
 
+
 def counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list that grows with every listing."""
     looks: list[str] = []

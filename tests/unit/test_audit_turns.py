@@ -99,9 +99,9 @@ WRONG: list[Any] = [
     [],
     {},
     {"objects": 1},
-    {**{name: 0 for name in Audited.__slots__}, "reported": {"gone": "x"}, "findings": [], "at": ""},
-    {**{name: 0 for name in Audited.__slots__}, "reported": {}, "findings": "x", "at": ""},
-    {**{name: 0 for name in Audited.__slots__}, "reported": {}, "findings": [], "at": 5},
+    {**dict.fromkeys(Audited.__slots__, 0), "reported": {"gone": "x"}, "findings": [], "at": ""},
+    {**dict.fromkeys(Audited.__slots__, 0), "reported": {}, "findings": "x", "at": ""},
+    {**dict.fromkeys(Audited.__slots__, 0), "reported": {}, "findings": [], "at": 5},
 ]
 
 

@@ -81,7 +81,8 @@ async def test_a_version_that_is_not_accounted_for_stops_the_run(archive: Archiv
         archive.put_aside(key, b"other bytes")
         await stops(archive, key, "11 bytes", "not what the sidecar describes")
         archive.store.versions_of[key].pop()
-        archive.store.versions_of = {key: rows for key, rows in archive.store.versions_of.items() if rows}
+        for key in [key for key, rows in archive.store.versions_of.items() if not rows]:
+            del archive.store.versions_of[key]
     key = sidecar(archive, spoilt)
     archive.put_aside(key, archive.store.versions_of[key][0].body + b" ")
     await stops(archive, key, "not what the sidecar describes")

@@ -12,6 +12,7 @@ from storage.keys import utc_date
 from storage.lock import Lock
 from storage.sidecar import GapReason
 from tests.support.expiring import POLICY, Archive, end_of
+from worker.audit import audit
 from worker.certificates import unfinished
 from worker.discovery import discover
 from worker.gaps import write_gap
@@ -210,9 +211,23 @@ async def test_days_that_are_too_young_cost_nothing(archive: Archive) -> None:
     archive.later(2)
     archive.store.said.clear()
     await archive.expire()
-    assert [key for name, key in archive.store.said if name == "get"] == [
-        key for key in sorted(archive.store.versions_of) if key.endswith("rec-1.json")
-    ]
+    read = [key for name, key in archive.store.said if name == "get" and "/recordings/" in key]
+    assert read == [key for key in sorted(archive.store.versions_of) if key.endswith("rec-1.json")]
+
+
+async def test_what_the_index_says_is_not_due_is_not_read_each_night(archive: Archive) -> None:
+    """A rule of a few days must not have years of sidecars read; what is due is read, whatever the index says."""
+    policy = replace(POLICY, default=Period(days=60), rules=(Rule("short", {"queue": "x"}, Period(days=20)),))
+    archive.policy(policy)
+    made = await archive.add(1, 2)
+    await audit(archive.services)
+    archive.later(21)
+    archive.store.said.clear()
+    await archive.expire()
+    assert not [key for name, key in archive.store.said if name == "get" and "/recordings/" in key]
+    archive.later(40)
+    await archive.expire()
+    assert not any(archive.there(recording) for recording in made)
 
 
 async def test_a_run_stops_at_its_limit_and_says_so(archive: Archive) -> None:

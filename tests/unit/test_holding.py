@@ -270,9 +270,7 @@ async def test_a_sidecar_that_took_long_is_looked_at_again(bench: Bench, monkeyp
     assert held(bench) == {"rec-1.wav": [True], "rec-1.json": [True]}
 
 
-async def test_a_sidecar_that_did_not_is_left_to_the_second_look(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_sidecar_that_did_not_is_left_to_the_second_look(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """One listing in five seconds is all that a write costs."""
 
     async def act() -> None:

@@ -215,9 +215,7 @@ async def test_a_look_that_took_long_is_not_good_enough(bench: Bench, monkeypatc
     assert len(reads) == 2
 
 
-async def test_a_look_that_failed_is_told_to_all_and_tried_again(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_look_that_failed_is_told_to_all_and_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody goes on with what was known before."""
     await place(bench)
     matters = bench.services.matters

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 
 import worker.sweep
-from config.retention import LockMode, Period, Retention
 from storage.errors import LockMissing, NoObjectLock, StoreUnavailable
-from storage.memory import MemoryStore, Stored
-from storage.sidecar import CallFacts, GapReason
+from storage.memory import Stored
+from storage.sidecar import GapReason
 from storage.swept import Swept
 from tests.support.bench import NOW, Bench
-from tests.support.matters import archive, counted, held, make, place, release, step
+from tests.support.matters import archive, held, make, place, release
 from worker.gaps import write_gap, write_unreadable
 from worker.matters import FRESH
 from worker.model import ClaimedHash, Recording, Unreadable
@@ -226,9 +225,7 @@ async def test_no_such_matter(bench: Bench) -> None:
     assert await sweep(bench.services, "smith") is None
 
 
-async def test_a_matter_that_goes_away_is_carried_no_further(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_matter_that_goes_away_is_carried_no_further(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody removed the object between two looks."""
     await filled(bench, 1)
     await place(bench)
