@@ -221,7 +221,7 @@ class World:
         return sidecar
 
     def close(self) -> None:
-        """At the end: all certificates are complete and true, and together they are what is gone. Broken."""
+        """See that all certificates are complete and true, and together are what is gone. Broken."""
         told: dict[str, int] = {}
         for certificate in self.archive.certificates():
             if certificate.state != "complete":

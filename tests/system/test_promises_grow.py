@@ -36,13 +36,13 @@ class Life(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):
-            self.world.close()
             self.runner.close()
             self.folder.cleanup()
 
     def do(self, work: Coroutine[Any, Any, Any]) -> None:
         self.runner.run(work)
         self.world.look()
+        self.world.close()
 
     @rule(queue=QUEUES, number=NUMBERS, late=st.sampled_from((0, 0, 5, 400)))
     def arrive(self, queue: str, number: str, late: float) -> None:
