@@ -68,18 +68,17 @@ async def versions(transport: Transport, prefix: str, page_size: int) -> AsyncGe
 
 
 def _versions_on(page: Page) -> Iterator[Version]:
-    for tag in ("Version", "DeleteMarker"):
-        marker = tag == "DeleteMarker"
-        for row in page.rows(tag):
-            yield Version(
-                page.key(row, "Key"),
-                page.text(row, "VersionId"),
-                0 if marker else page.number(row, "Size"),
-                page.time(row, "LastModified"),
-                page.text(row, "IsLatest").lower() == "true",
-                marker,
-                "" if marker else page.text(row, "ETag"),
-            )
+    for row in page.rows("Version", "DeleteMarker"):
+        marker = row.tag == "DeleteMarker"
+        yield Version(
+            page.key(row, "Key"),
+            page.text(row, "VersionId"),
+            0 if marker else page.number(row, "Size"),
+            page.time(row, "LastModified"),
+            page.text(row, "IsLatest").lower() == "true",
+            marker,
+            "" if marker else page.text(row, "ETag"),
+        )
 
 
 def _newest_first(found: Version) -> tuple[bytes, bool, float]:
