@@ -53,7 +53,7 @@ async def versions(transport: Transport, prefix: str, page_size: int) -> AsyncGe
     pages = _marked_pages(
         transport,
         Operation.VERSIONS,
-        {"versions": "", "prefix": prefix, "max-keys": str(page_size)},
+        {"encoding-type": "url", "versions": "", "prefix": prefix, "max-keys": str(page_size)},
         "ListVersionsResult",
         "version-id-marker",
         "NextVersionIdMarker",
@@ -98,7 +98,10 @@ async def versions_of(transport: Transport, key: str, page_size: int) -> list[Ve
 
 
 async def unfinished(transport: Transport, prefix: str, page_size: int) -> AsyncIterator[Unfinished]:
-    """Iterate over the multipart uploads under way below `prefix`."""
+    """Iterate over the multipart uploads under way below `prefix`.
+
+    Their keys are not asked to be encoded: RGW encodes them without saying so, and then none is found by its key.
+    """
     async for page in _marked_pages(
         transport,
         Operation.UPLOADS,
@@ -136,7 +139,7 @@ async def _marked_pages(
     transport: Transport, operation: Operation, query: dict[str, str], root: str, second: str, next_second: str
 ) -> AsyncGenerator[Page, None]:
     """Iterate over the pages of the older listings, which go on from a key and a second marker."""
-    query = {"encoding-type": "url", **query}
+    query = dict(query)
     seen: set[tuple[str, str]] = set()
     while True:
         answer = await transport.call(Request("GET", operation, query=query))

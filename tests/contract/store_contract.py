@@ -326,7 +326,7 @@ class StoreContract:
 
     async def test_stale_uploads_are_aborted_and_others_kept(self, store: ArchiveStore) -> None:
         """Age and prefix decide; the count is told."""
-        ours = await store.upload("p/a", content_type="audio/wav")
+        ours = await store.upload("p/source=a/b~20&+ é<%3D>.wav", content_type="audio/wav")
         await store.upload("q/b", content_type="audio/wav")
         assert await store.abort_stale_uploads("p/", DAY, NEVER) == 0
         assert await store.abort_stale_uploads("p/", DAY, SOMEDAY) == 1

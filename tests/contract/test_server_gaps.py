@@ -226,6 +226,13 @@ def folder_of_what_is_hidden(s3: Any, bucket: str) -> bool:
     return "CommonPrefixes" not in s3.list_objects_v2(Bucket=bucket, Delimiter="/")
 
 
+def encoded_uploads(s3: Any, bucket: str) -> bool:
+    """A listing of uploads that encodes its keys says so."""
+    s3.create_multipart_upload(Bucket=bucket, Key="source=hq")
+    listed = s3.list_multipart_uploads(Bucket=bucket, EncodingType="url")
+    return "EncodingType" in listed or listed["Uploads"][0]["Key"] == "source=hq"
+
+
 def delete_null(s3: Any, bucket: str) -> bool:
     """In a bucket without versions `null` names the object."""
     put(s3, bucket)
@@ -313,6 +320,7 @@ TABLE: list[tuple[Trial, dict[str, bool], bool, bool]] = [
     (name_a_marker, VERSIONED, True, False),
     (delete_a_marker, VERSIONED, True, True),
     (folder_of_what_is_hidden, VERSIONED, False, True),
+    (encoded_uploads, PLAIN, True, False),
     (delete_null, PLAIN, True, True),
     (delete_unknown, VERSIONED, True, True),
     (date_in_the_past, LOCKED, False, True),
