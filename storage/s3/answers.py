@@ -137,9 +137,9 @@ class Page:
         found = document(body, root)
         return cls(found, found.findtext("EncodingType") == "url")
 
-    def rows(self, tag: str) -> Iterator[Element]:
-        """Iterate over the elements called `tag`."""
-        return iter(self.root.findall(tag))
+    def rows(self, *tags: str) -> Iterator[Element]:
+        """Iterate over the elements of these names, in the order in which they are listed."""
+        return (element for element in self.root if element.tag in tags)
 
     def text(self, element: Element | None, tag: str) -> str:
         """Return the text of a child that must be there: StoreUnavailable otherwise."""

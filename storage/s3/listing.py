@@ -53,7 +53,7 @@ async def versions(transport: Transport, prefix: str, page_size: int) -> AsyncGe
     pages = _marked_pages(
         transport,
         Operation.VERSIONS,
-        {"versions": "", "prefix": prefix, "max-keys": str(page_size)},
+        {"encoding-type": "url", "versions": "", "prefix": prefix, "max-keys": str(page_size)},
         "ListVersionsResult",
         "version-id-marker",
         "NextVersionIdMarker",
@@ -68,18 +68,17 @@ async def versions(transport: Transport, prefix: str, page_size: int) -> AsyncGe
 
 
 def _versions_on(page: Page) -> Iterator[Version]:
-    for tag in ("Version", "DeleteMarker"):
-        marker = tag == "DeleteMarker"
-        for row in page.rows(tag):
-            yield Version(
-                page.key(row, "Key"),
-                page.text(row, "VersionId"),
-                0 if marker else page.number(row, "Size"),
-                page.time(row, "LastModified"),
-                page.text(row, "IsLatest").lower() == "true",
-                marker,
-                "" if marker else page.text(row, "ETag"),
-            )
+    for row in page.rows("Version", "DeleteMarker"):
+        marker = row.tag == "DeleteMarker"
+        yield Version(
+            page.key(row, "Key"),
+            page.text(row, "VersionId"),
+            0 if marker else page.number(row, "Size"),
+            page.time(row, "LastModified"),
+            page.text(row, "IsLatest").lower() == "true",
+            marker,
+            "" if marker else page.text(row, "ETag"),
+        )
 
 
 def _newest_first(found: Version) -> tuple[bytes, bool, float]:
@@ -99,7 +98,10 @@ async def versions_of(transport: Transport, key: str, page_size: int) -> list[Ve
 
 
 async def unfinished(transport: Transport, prefix: str, page_size: int) -> AsyncIterator[Unfinished]:
-    """Iterate over the multipart uploads under way below `prefix`."""
+    """Iterate over the multipart uploads under way below `prefix`.
+
+    Their keys are not asked to be encoded: RGW encodes them without saying so, and then none is found by its key.
+    """
     async for page in _marked_pages(
         transport,
         Operation.UPLOADS,
@@ -137,7 +139,7 @@ async def _marked_pages(
     transport: Transport, operation: Operation, query: dict[str, str], root: str, second: str, next_second: str
 ) -> AsyncGenerator[Page, None]:
     """Iterate over the pages of the older listings, which go on from a key and a second marker."""
-    query = {"encoding-type": "url", **query}
+    query = dict(query)
     seen: set[tuple[str, str]] = set()
     while True:
         answer = await transport.call(Request("GET", operation, query=query))

@@ -12,9 +12,18 @@ from typing import ClassVar
 import pytest
 
 from config.retention import LockMode
-from storage.errors import AlreadyExists, IntegrityError, NoObjectLock, ObjectMissing, StoreRefused, StoreUnavailable
+from storage.errors import (
+    AlreadyExists,
+    IntegrityError,
+    NoObjectLock,
+    ObjectMissing,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+    VersionLocked,
+)
 from storage.lock import Lock
-from storage.store import ArchiveStore, Capabilities, Upload, Written
+from storage.store import ArchiveStore, Capabilities, Protection, Upload, Written
 
 PAGE_SIZE = 3
 MIB5 = 5 * 1024 * 1024
@@ -32,15 +41,29 @@ def digest(body: bytes) -> str:
 
 
 async def put(
-    store: ArchiveStore, key: str, body: bytes = b"RIFF", *, create_only: bool = True, lock: Lock | None = None
+    store: ArchiveStore,
+    key: str,
+    body: bytes = b"RIFF",
+    *,
+    create_only: bool = True,
+    lock: Lock | None = None,
+    legal_hold: bool = False,
 ) -> Written:
     """Write one object."""
-    return await store.put(key, body, sha256=digest(body), content_type="audio/wav", create_only=create_only, lock=lock)
+    return await store.put(
+        key,
+        body,
+        sha256=digest(body),
+        content_type="audio/wav",
+        create_only=create_only,
+        lock=lock,
+        legal_hold=legal_hold,
+    )
 
 
-async def put_in_parts(store: ArchiveStore, key: str, lock: Lock | None = None) -> Written:
+async def put_in_parts(store: ArchiveStore, key: str, lock: Lock | None = None, *, legal_hold: bool = False) -> Written:
     """Write one object in parts."""
-    async with await store.upload(key, content_type="audio/wav", lock=lock) as upload:
+    async with await store.upload(key, content_type="audio/wav", lock=lock, legal_hold=legal_hold) as upload:
         await upload.part(b"RIFF", digest(b"RIFF"))
         return await upload.complete()
 
@@ -55,6 +78,11 @@ async def left_over(store: ArchiveStore) -> int:
     return await store.abort_stale_uploads("", DAY, SOMEDAY)
 
 
+async def versions(store: ArchiveStore, prefix: str = "") -> list[tuple[str, str | None, bool]]:
+    """Return key, version and whether it is the latest of all versions that are listed."""
+    return [(found.key, found.version_id, found.latest) async for found in store.versions(prefix)]
+
+
 async def lock_of(store: ArchiveStore, key: str, version_id: str | None) -> Lock | None:
     """Return the lock of a version."""
     return (await store.protection(key, version_id)).lock
@@ -64,9 +92,20 @@ class StoreContract:
     """Subclass, override `store`, and say what a probe must find."""
 
     can: ClassVar[Capabilities]
+    lists_markers_apart: ClassVar[bool] = False
+    """Whether delete markers are listed after all versions of a page, with times too coarse to bring them in order."""
+    hides_folders: ClassVar[bool] = True
+    """Whether a folder is not listed when all in it is hidden."""
+    nothing_to_hold: ClassVar[type[StoreError]] = ObjectMissing
+    """What is said when something is to be held that is not there."""
 
     @pytest.fixture
     async def store(self) -> ArchiveStore:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def hide(self, store: ArchiveStore) -> Callable[[str], str | None]:
+        """Return a function that deletes a key without naming a version, and returns the delete marker's."""
         raise NotImplementedError
 
     @pytest.mark.parametrize("size", [0, 1, 48_000, MIB5 - 1, MIB5, MIB5 + 1])
@@ -287,7 +326,7 @@ class StoreContract:
 
     async def test_stale_uploads_are_aborted_and_others_kept(self, store: ArchiveStore) -> None:
         """Age and prefix decide; the count is told."""
-        ours = await store.upload("p/a", content_type="audio/wav")
+        ours = await store.upload("p/source=a/b~20&+ é<%3D>.wav", content_type="audio/wav")
         await store.upload("q/b", content_type="audio/wav")
         assert await store.abort_stale_uploads("p/", DAY, NEVER) == 0
         assert await store.abort_stale_uploads("p/", DAY, SOMEDAY) == 1
@@ -350,6 +389,167 @@ class StoreContract:
             with pytest.raises(ObjectMissing):
                 await store.extend_lock("a", None, SHORT)
 
+    @pytest.mark.parametrize("lock", [None, SHORT, FIRM], ids=lambda lock: lock.mode if lock else "unlocked")
+    @pytest.mark.parametrize("write", [put, put_in_parts])
+    async def test_what_is_held_at_write_is_seen_to_be_held(
+        self, store: ArchiveStore, write: Callable[..., Awaitable[Written]], lock: Lock | None
+    ) -> None:
+        """The hold stands on the version that was written, with a lock or alone; where there is none, nothing is."""
+        if not self.can.object_lock:
+            with pytest.raises(NoObjectLock):
+                await write(store, "a", lock=lock, legal_hold=True)
+            assert await store.head("a") is None
+            return
+        written = await write(store, "a", lock=lock, legal_hold=True)
+        assert written.lock == lock
+        assert await store.protection("a", written.version_id) == Protection(lock, legal_hold=True)
+
+    async def test_each_version_is_held_by_itself(self, store: ArchiveStore) -> None:
+        """A hold is set and lifted, twice over or not, on one version; locks are another matter."""
+        first = (await put(store, "a", create_only=False)).version_id
+        if not self.can.object_lock:
+            with pytest.raises(NoObjectLock):
+                await store.set_legal_hold("a", first, on=True)
+            return
+        await store.extend_lock("a", first, SHORT)
+        second = (await put(store, "a", b"2", create_only=False)).version_id
+        for on in (True, True, False, False):
+            await store.set_legal_hold("a", first, on=on)
+            assert await store.protection("a", first) == Protection(SHORT, legal_hold=on)
+            assert await store.protection("a", second) == Protection(None, legal_hold=False)
+        await store.set_legal_hold("a", None, on=True)
+        assert await store.protection("a", second) == Protection(None, legal_hold=True)
+
+    async def test_what_is_missing_cannot_be_held(self, store: ArchiveStore) -> None:
+        """Holding nothing says that there is nothing."""
+        if self.can.object_lock:
+            with pytest.raises(self.nothing_to_hold):
+                await store.set_legal_hold("a", None, on=True)
+
+    async def test_every_version_is_listed(self, store: ArchiveStore, hide: Callable[[str], str | None]) -> None:
+        """By the keys' bytes, the newest of each first, delete markers included, over any number of pages."""
+        ids: dict[str, list[str | None]] = {}
+        for key in ("v1/b", "v1/a.json", "v1/a", "v1/é", "v1/日/c"):
+            ids[key] = [(await put(store, key, b"x" * n, create_only=False)).version_id for n in range(3)]
+            ids[key].append(hide(key))
+            ids[key].append((await put(store, key, b"last", create_only=False)).version_id)
+        await put(store, "v2/other")
+        found = [row async for row in store.versions("v1/")]
+        in_order = sorted(ids, key=str.encode)
+        if not self.can.versioned:
+            assert [(row.key, row.version_id, row.latest, row.bytes) for row in found] == [
+                (key, None, True, 4) for key in in_order
+            ]
+            assert not any(row.marker for row in found)
+            return
+        everything = [(key, version) for key in in_order for version in reversed(ids[key])]
+        markers = {ids[key][3] for key in in_order}
+        listed = [(row.key, row.version_id) for row in found]
+        assert sorted(listed) == sorted(everything)
+        assert [row for row in listed if row[1] not in markers] == [row for row in everything if row[1] not in markers]
+        assert self.lists_markers_apart or listed == everything
+        assert [row.version_id for row in found if row.latest] == [ids[key][4] for key in in_order]
+        assert {row.version_id for row in found if row.marker} == markers
+        sizes = {version: size for key in ids for version, size in zip(ids[key], (0, 1, 2, 0, 4), strict=True)}
+        assert {row.version_id: row.bytes for row in found} == sizes
+        assert all(row.modified.utcoffset() == timedelta(0) for row in found)
+
+    async def test_nothing_has_no_versions(self, store: ArchiveStore) -> None:
+        """A listing of nothing ends at once."""
+        assert await versions(store) == []
+
+    async def test_what_is_hidden_looks_gone_and_is_all_there(
+        self, store: ArchiveStore, hide: Callable[[str], str | None]
+    ) -> None:
+        """Behind a delete marker: not read, not listed, no folder, not in the way of a new one; still a version."""
+        written = await put(store, "v1/day/a", b"first")
+        await put(store, "v1/b")
+        marker = hide("v1/day/a")
+        assert await store.head("v1/day/a") is None
+        with pytest.raises(ObjectMissing):
+            await store.get("v1/day/a", max_bytes=100)
+        with pytest.raises(ObjectMissing):
+            await store.sha256("v1/day/a")
+        for version in (None, marker):
+            with pytest.raises(ObjectMissing):
+                await store.protection("v1/day/a", version)
+        assert await keys(store) == ["v1/b"]
+        assert await store.folders("v1/") == ([] if self.hides_folders else ["v1/day/"])
+        assert await store.count_versions("v1/day/a") == int(self.can.versioned)
+        if self.can.versioned:
+            assert await versions(store, "v1/day/") == [
+                ("v1/day/a", marker, True),
+                ("v1/day/a", written.version_id, False),
+            ]
+            assert await lock_of(store, "v1/day/a", written.version_id) is None
+        # where callvault itself must count versions, it says that there is another
+        await put(store, "v1/day/a", b"again", create_only=self.can.create_only)
+        assert await store.get("v1/day/a", max_bytes=100) == b"again"
+        assert await store.folders("v1/") == ["v1/day/"]
+
+    async def test_one_version_is_destroyed(self, store: ArchiveStore, hide: Callable[[str], str | None]) -> None:
+        """Exactly the one that is named, or delete marker; what it hid is current again, the last one ends the key."""
+        first = (await put(store, "a", b"first", create_only=False)).version_id
+        await put(store, "a.json")
+        if not self.can.versioned:
+            await store.delete_version("a", None)
+            assert await versions(store) == [("a.json", None, True)]
+            return
+        second = (await put(store, "a", b"second", create_only=False)).version_id
+        marker = hide("a")
+        await store.delete_version("a", marker)
+        assert await store.get("a", max_bytes=100) == b"second"
+        await store.delete_version("a", second)
+        assert await store.get("a", max_bytes=100) == b"first"
+        assert await versions(store, "a") == [("a", first, True), ("a.json", (await _id(store, "a.json")), True)]
+        await store.delete_version("a", first)
+        assert await store.head("a") is None
+        assert [key for key, _, _ in await versions(store)] == ["a.json"]
+
+    async def test_what_is_gone_is_destroyed_already(self, store: ArchiveStore) -> None:
+        """A second time, or of a key that never was, is well; other versions stay."""
+        version = (await put(store, "a", create_only=False)).version_id
+        later = (await put(store, "a", b"later", create_only=False)).version_id
+        for key in ("a", "a", "b"):
+            await store.delete_version(key, version)
+        assert await versions(store) == ([("a", later, True)] if self.can.versioned else [])
+
+    async def test_in_a_bucket_with_versions_one_must_be_named(self, store: ArchiveStore) -> None:
+        """Deleting a key would hide it: that cannot be asked for."""
+        if not self.can.versioned:
+            return
+        version = (await put(store, "a")).version_id
+        with pytest.raises(ValueError, match="a has versions"):
+            await store.delete_version("a", None)
+        assert await versions(store) == [("a", version, True)]
+
+    @pytest.mark.parametrize("write", [put, put_in_parts])
+    @pytest.mark.parametrize("lock", [SHORT, FIRM], ids=lambda lock: lock.mode)
+    async def test_what_is_locked_is_not_destroyed(
+        self, store: ArchiveStore, write: Callable[..., Awaitable[Written]], lock: Lock
+    ) -> None:
+        """A lock protects its version and no other, in either mode."""
+        if not self.can.object_lock:
+            return
+        version = (await write(store, "a", lock=lock)).version_id
+        other = (await put(store, "a", b"2", create_only=False)).version_id
+        with pytest.raises(VersionLocked) as told:
+            await store.delete_version("a", version)
+        assert told.value.key == "a"
+        await store.delete_version("a", other)
+        assert await versions(store) == [("a", version, True)]
+
+    async def test_what_is_held_is_not_destroyed_until_it_is_free(self, store: ArchiveStore) -> None:
+        """A hold needs no lock, and nothing of it stays when it is lifted."""
+        if not self.can.object_lock:
+            return
+        version = (await put(store, "a", legal_hold=True)).version_id
+        with pytest.raises(VersionLocked):
+            await store.delete_version("a", version)
+        await store.set_legal_hold("a", version, on=False)
+        await store.delete_version("a", version)
+        assert await versions(store) == []
+
     async def test_probe_tells_and_leaves_nothing(self, store: ArchiveStore) -> None:
         """The probe finds what is known of this store, and no object or upload of it stays."""
         await put(store, "v1/recordings/a")
@@ -363,6 +563,12 @@ class StoreContract:
         await store.try_write("v1/probe/")
         assert await keys(store) == []
         assert await left_over(store) == 0
+
+
+async def _id(store: ArchiveStore, key: str) -> str | None:
+    found = await store.head(key)
+    assert found
+    return found.version_id
 
 
 async def _fail(upload: Upload) -> None:

@@ -106,6 +106,11 @@ def locked_in_parts(s3: Any, bucket: str) -> bool:
     return "ObjectLockMode" in large(s3, bucket, **lock("GOVERNANCE", SOON), ChecksumAlgorithm="SHA256")
 
 
+def held_in_parts(s3: Any, bucket: str) -> bool:
+    """So is a hold."""
+    return "ObjectLockLegalHoldStatus" in large(s3, bucket, ObjectLockLegalHoldStatus="ON", ChecksumAlgorithm="SHA256")
+
+
 def default_at_put(s3: Any, bucket: str) -> bool:
     """What is written without a word gets the bucket's own retention."""
     by_default(s3, bucket)
@@ -150,6 +155,13 @@ def shorten_compliance(s3: Any, bucket: str) -> bool:
     return refused(s3.put_object_retention, 403, Bucket=bucket, Key="a", VersionId=version, Retention=retention)
 
 
+def shorten_governance(s3: Any, bucket: str) -> bool:
+    """Nor a GOVERNANCE lock, without the right to bypass it."""
+    version = put(s3, bucket, **lock("GOVERNANCE", LATER))
+    retention = {"Mode": "GOVERNANCE", "RetainUntilDate": SOON}
+    return refused(s3.put_object_retention, 403, Bucket=bucket, Key="a", VersionId=version, Retention=retention)
+
+
 def strengthen_without_bypass(s3: Any, bucket: str) -> bool:
     """A GOVERNANCE lock does not become COMPLIANCE without the right to bypass it, even with a later date."""
     version = put(s3, bucket, **lock("GOVERNANCE", SOON))
@@ -174,6 +186,68 @@ def delete_held(s3: Any, bucket: str) -> bool:
     """Nor one that is held."""
     version = put(s3, bucket, ObjectLockLegalHoldStatus="ON")
     return refused(s3.delete_object, 403, Bucket=bucket, Key="a", VersionId=version)
+
+
+def delete_freed(s3: Any, bucket: str) -> bool:
+    """When the hold is lifted it can be deleted."""
+    version = put(s3, bucket, ObjectLockLegalHoldStatus="ON")
+    s3.put_object_legal_hold(Bucket=bucket, Key="a", VersionId=version, LegalHold={"Status": "OFF"})
+    return not refused(s3.delete_object, 403, Bucket=bucket, Key="a", VersionId=version)
+
+
+def hold_of_nothing(s3: Any, bucket: str) -> bool:
+    """A hold for a key that is not there is refused, not stumbled over."""
+    with pytest.raises(ClientError) as caught:
+        s3.put_object_legal_hold(Bucket=bucket, Key="missing", LegalHold={"Status": "ON"})
+    return int(caught.value.response["ResponseMetadata"]["HTTPStatusCode"]) == 404
+
+
+def name_a_marker(s3: Any, bucket: str) -> bool:
+    """A delete marker that is asked for by its version says that it is one."""
+    put(s3, bucket)
+    marker = s3.delete_object(Bucket=bucket, Key="a")["VersionId"]
+    with pytest.raises(ClientError) as caught:
+        s3.head_object(Bucket=bucket, Key="a", VersionId=marker)
+    return int(caught.value.response["ResponseMetadata"]["HTTPStatusCode"]) == 405
+
+
+def delete_a_marker(s3: Any, bucket: str) -> bool:
+    """When a delete marker is deleted, what it hid is there again."""
+    put(s3, bucket)
+    marker = s3.delete_object(Bucket=bucket, Key="a")["VersionId"]
+    s3.delete_object(Bucket=bucket, Key="a", VersionId=marker)
+    return bool(s3.get_object(Bucket=bucket, Key="a")["Body"].read() == b"RIFF")
+
+
+def folder_of_what_is_hidden(s3: Any, bucket: str) -> bool:
+    """A folder in which all is hidden is not listed."""
+    s3.put_object(Bucket=bucket, Key="day/a", Body=b"RIFF", ChecksumAlgorithm="SHA256")
+    s3.delete_object(Bucket=bucket, Key="day/a")
+    return "CommonPrefixes" not in s3.list_objects_v2(Bucket=bucket, Delimiter="/")
+
+
+def encoded_uploads(s3: Any, bucket: str) -> bool:
+    """A listing of uploads that encodes its keys says so."""
+    s3.create_multipart_upload(Bucket=bucket, Key="source=hq")
+    listed = s3.list_multipart_uploads(Bucket=bucket, EncodingType="url")
+    return "EncodingType" in listed or listed["Uploads"][0]["Key"] == "source=hq"
+
+
+def delete_null(s3: Any, bucket: str) -> bool:
+    """In a bucket without versions `null` names the object."""
+    put(s3, bucket)
+    s3.delete_object(Bucket=bucket, Key="a", VersionId="null")
+    return "Contents" not in s3.list_objects_v2(Bucket=bucket)
+
+
+def delete_unknown(s3: Any, bucket: str) -> bool:
+    """To delete a version that is gone is no mistake, and hides nothing."""
+    version = put(s3, bucket)
+    put(s3, bucket)
+    for _ in range(2):
+        s3.delete_object(Bucket=bucket, Key="a", VersionId=version)
+    listed = s3.list_object_versions(Bucket=bucket)
+    return len(listed["Versions"]) == 1 and "DeleteMarkers" not in listed
 
 
 def delete_without_bypass(s3: Any, bucket: str) -> bool:
@@ -228,17 +302,27 @@ TABLE: list[tuple[Trial, dict[str, bool], bool, bool]] = [
     (create_over_marker, VERSIONED, True, True),
     (locked_at_put, LOCKED, True, True),
     (locked_in_parts, LOCKED, False, False),
+    (held_in_parts, LOCKED, False, False),
     (default_at_put, LOCKED, True, True),
     (default_in_parts, LOCKED, False, True),
     (default_on_full_bucket, LOCKED, False, True),
     (lock_afterwards, LOCKED, True, True),
     (ask_for_retention, LOCKED, False, True),
     (shorten_compliance, LOCKED, False, True),
+    (shorten_governance, LOCKED, False, True),
     (strengthen_without_bypass, LOCKED, False, True),
     (extend_without_bypass, LOCKED, True, True),
     (delete_locked, LOCKED, True, True),
     (delete_held, LOCKED, True, True),
+    (delete_freed, LOCKED, True, True),
+    (hold_of_nothing, LOCKED, False, True),
     (delete_without_bypass, LOCKED, False, True),
+    (name_a_marker, VERSIONED, True, False),
+    (delete_a_marker, VERSIONED, True, True),
+    (folder_of_what_is_hidden, VERSIONED, False, True),
+    (encoded_uploads, PLAIN, True, False),
+    (delete_null, PLAIN, True, True),
+    (delete_unknown, VERSIONED, True, True),
     (date_in_the_past, LOCKED, False, True),
     (mode_without_date, LOCKED, False, True),
     (stop_versions, LOCKED, False, True),

@@ -29,14 +29,17 @@ from tests.support.valkey import free_port
 from tests.support.waiting import wait_for
 
 POLICY = json.loads((Path(__file__).parents[2] / "deploy" / "iam-policy.json").read_text())
-RIGHTS = sorted(action for statement in POLICY["Statement"] for action in statement["Action"])
+RIGHTS = sorted({action for statement in POLICY["Statement"] for action in statement["Action"]})
 BUCKET = "acme-calls"
 RECORDING = "v1/recordings/source=hq/date=2026-03-01/1.wav"
 BODY = b"x"
 HASH = sha256(BODY).hexdigest()
 
-FOR_LOCKS = {"s3:GetObjectRetention", "s3:GetObjectVersion", "s3:PutObjectRetention"}
-"""Rights that only a policy of retention needs. moto asks for none of them, AWS does; so nothing is locked here."""
+FOR_LOCKS = {
+    "s3:GetObjectVersion",
+    *(f"s3:{verb}Object{what}" for verb in ("Get", "Put") for what in ("LegalHold", "Retention")),
+}
+"""Rights that only retention and holds need. moto asks for none of them: they are tried in `test_iam_on_rgw`."""
 UNTOLD = {"s3:DeleteObjectVersion", "s3:GetBucketObjectLockConfiguration", *FOR_LOCKS}
 """Rights that moto does not ask for and AWS does: also to delete a version, to read the lock's configuration."""
 

@@ -25,7 +25,9 @@ from tests.support.valkey import free_port
 
 BINARIES = ("ceph", "ceph-mon", "ceph-osd", "radosgw")
 TEST_KEY, TEST_SECRET = "test-key", "test-secret"
-"""The credentials of its one user."""
+"""The credentials of the user whose buckets the tests use."""
+GUEST, GUEST_KEY, GUEST_SECRET = "guest", "guest-key", "guest-secret"
+"""Another one, who may do nothing but what a bucket's policy grants."""
 
 _PATIENCE = 100.0  # seconds; a start takes about 12 on an idle machine
 _STARTS = 3  # a port that was free may be taken when a daemon binds it
@@ -115,10 +117,11 @@ class Rgw:
         self._keep("ceph-osd", "-i", "0")
         self._keep("radosgw", "-n", "client.rgw")
         self._await_answer()
-        self._do(
-            *("radosgw-admin", "-n", "client.rgw", "user", "create", "--uid=tests", "--display-name=tests"),
-            *(f"--access-key={TEST_KEY}", f"--secret-key={TEST_SECRET}", "--max-buckets=0"),
-        )
+        for name, key, secret in (("tests", TEST_KEY, TEST_SECRET), (GUEST, GUEST_KEY, GUEST_SECRET)):
+            self._do(
+                *("radosgw-admin", "-n", "client.rgw", "user", "create", f"--uid={name}", f"--display-name={name}"),
+                *(f"--access-key={key}", f"--secret-key={secret}", "--max-buckets=0"),
+            )
 
     def _command(self, name: str, *arguments: str) -> list[str]:
         conf = () if name == "monmaptool" else ("-c", str(self._folder / "ceph.conf"))

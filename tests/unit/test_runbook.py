@@ -22,7 +22,10 @@ DEPLOY = ROOT / "deploy"
 PACKAGES = ("config", "storage", "worker", "tasks")
 PAGES = sorted(path.name for path in DEPLOY.glob("*.md"))
 OPERATIONS = (DEPLOY / "operations.md").read_text()
-POLICY = json.loads((DEPLOY / "iam-policy.json").read_text())
+POLICY, DESTRUCTION = (
+    json.loads((DEPLOY / f"{name}.json").read_text())["Statement"] for name in ("iam-policy", "iam-policy-destruction")
+)
+RIGHTS = {action for statement in (*POLICY, *DESTRUCTION) for action in statement["Action"]}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -76,26 +79,50 @@ def test_the_policy_grants_what_the_code_asks_for_and_no_more() -> None:
     operations = {name: names for name, names in used("Operation", "storage/s3").items() if name != "refusals.py"}
     assert {Operation[name] for names in operations.values() for name in names} == set(Operation) == set(_RIGHTS)
     needed = {right for told in _RIGHTS.values() for right in re.findall(r"s3:\w+", told)}
-    granted = [action for statement in POLICY["Statement"] for action in statement["Action"]]
-    assert sorted(granted) == sorted(needed)
-    assert all(statement["Effect"] == "Allow" for statement in POLICY["Statement"])
-
-
-def test_deleting_is_for_probe_objects_alone() -> None:
-    """No right to delete reaches beyond `v1/probe/`, and no code but the probe's asks for a deletion."""
-    for statement in POLICY["Statement"]:
-        if any("Delete" in action for action in statement["Action"]):
-            assert statement["Resource"].endswith("/v1/probe/*")
+    assert needed == RIGHTS
+    for statement in (*POLICY, *DESTRUCTION):
+        assert statement["Effect"] == "Allow"
+        assert statement["Action"] == sorted(set(statement["Action"]))
         assert "*" not in "".join(statement["Action"])
-    assert [
-        file for file, names in used("Operation", "storage/s3").items() if "DELETE" in names and file != "refusals.py"
-    ] == ["probe.py"]
+
+
+def test_each_right_to_delete_reaches_as_far_as_it_must() -> None:
+    """Only probe objects may be hidden; versions go of those and of indexes, and of recordings by the second policy."""
+    reach: dict[str, set[str]] = {}
+    for statement in POLICY:
+        resources = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
+        for action in statement["Action"]:
+            if "Delete" in action:
+                reach.setdefault(action, set()).update(resources)
+    here = "arn:aws:s3:::acme-calls/v1"
+    assert reach == {
+        "s3:DeleteObject": {f"{here}/probe/*"},
+        "s3:DeleteObjectVersion": {f"{here}/probe/*", f"{here}/index/*"},
+    }
+    (destroying,) = DESTRUCTION
+    assert destroying["Action"] == ["s3:DeleteObjectVersion"]
+    assert destroying["Resource"] == [f"{here}/{kind}/*" for kind in ("gaps", "quarantine", "recordings")]
+
+
+def test_a_deletion_is_asked_for_in_two_places_and_a_bypass_nowhere() -> None:
+    """The probe removes its objects, `destroying` a version; no lock is ever asked to be bypassed."""
+    deleting = {
+        file: names & {"DELETE", "DELETE_VERSION"}
+        for file, names in used("Operation", "storage/s3").items()
+        if file != "refusals.py"
+    }
+    assert {file: names for file, names in deleting.items() if names} == {
+        "probe.py": {"DELETE"},
+        "destroying.py": {"DELETE_VERSION"},
+    }
+    assert not [right for right in RIGHTS if "bypass" in right.lower()]
+    for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
+        assert "bypass-governance" not in path.read_text().lower()
 
 
 def test_each_right_has_its_reason() -> None:
-    """The table beside the policy explains every right in it, and no other."""
-    granted = {action for statement in POLICY["Statement"] for action in statement["Action"]}
-    assert first_column((DEPLOY / "iam.md").read_text()) == granted
+    """The table beside the policies explains every right in them, and no other."""
+    assert first_column((DEPLOY / "iam.md").read_text()) == RIGHTS
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -186,6 +186,7 @@ async def test_unfinished_uploads_are_found_over_pages() -> None:
         assert await s3.store().abort_stale_uploads("v1/", timedelta(days=1), s3.clock.now()) == 1
         assert s3.said[1].endswith("uploads&prefix=v1%2F&max-uploads=1000&key-marker=v1%2Fa")
         assert s3.said[2:] == ["DELETE /v1/a?uploadId=u1", "DELETE /v1/b?uploadId=u3"]
+        assert "encoding-type" not in s3.said[0]
 
 
 async def test_repeated_markers_stop_the_listing() -> None:

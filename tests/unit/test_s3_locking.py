@@ -10,10 +10,10 @@ import pytest
 
 from config.events import Event
 from config.retention import LockMode
-from storage.errors import AlreadyExists, LockMissing, NoObjectLock, StoreRefused
+from storage.errors import AlreadyExists, LockMissing, NoObjectLock, ObjectMissing, StoreRefused
 from storage.lock import Lock
 from storage.s3 import locking
-from storage.store import Written
+from storage.store import Protection, Written
 from tests.support.scripted_s3 import EVERYTHING, Reply, ScriptedS3, begun, error, version_page, version_row, xml
 
 BODY = b"RIFF"
@@ -24,6 +24,7 @@ LOCKING = replace(EVERYTHING, versioned=True, object_lock=True)
 WRITTEN = Reply(headers={"ETag": '"e1"', "x-amz-version-id": "v1"})
 COMPLETE = xml("CompleteMultipartUploadResult", "<ETag>e</ETag>")
 MODE, DATE = "x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date"
+HOLD = "x-amz-object-lock-legal-hold"
 
 
 def stands(mode: str = "GOVERNANCE", until: str = "2033-03-04T10:30:00Z") -> Reply:
@@ -32,6 +33,8 @@ def stands(mode: str = "GOVERNANCE", until: str = "2033-03-04T10:30:00Z") -> Rep
 
 
 NONE = Reply(headers={"x-amz-version-id": "v1"})
+HELD = Reply(headers={HOLD: "ON"})
+FREE = Reply(headers={HOLD: "OFF"})
 
 
 @pytest.fixture
@@ -42,10 +45,15 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Event, dict[str, Any]]
     return said
 
 
-async def put(s3: ScriptedS3, lock: Lock | None = LOCK, **can: Any) -> Written:
+async def put(s3: ScriptedS3, lock: Lock | None = LOCK, *, legal_hold: bool = False, **can: Any) -> Written:
     """Write one object."""
     store = s3.store(capabilities=replace(LOCKING, **can))
-    return await store.put("v1/a", BODY, sha256=HASH, content_type="audio/wav", lock=lock)
+    return await store.put("v1/a", BODY, sha256=HASH, content_type="audio/wav", lock=lock, legal_hold=legal_hold)
+
+
+async def hold(s3: ScriptedS3, *, on: bool = True, **can: Any) -> None:
+    """Set or lift the legal hold of a version."""
+    await s3.store(capabilities=replace(LOCKING, **can)).set_legal_hold("v1/a", "v7", on=on)
 
 
 async def test_the_lock_goes_out_with_the_bytes() -> None:
@@ -207,3 +215,110 @@ async def test_a_version_that_met_a_rival_is_locked_too() -> None:
         with pytest.raises(AlreadyExists):
             await put(s3, create_only=False)
         assert s3.said[3] == "PUT /v1/a?retention&versionId=v1"
+
+
+async def test_a_hold_goes_out_with_the_bytes() -> None:
+    """In the very PUT, beside the lock or alone, with a checksum; one look back sees both."""
+    both = Reply(headers={**stands().headers, HOLD: "ON"})
+    for lock, answer in ((LOCK, both), (None, HELD)):
+        async with ScriptedS3(WRITTEN, answer) as s3:
+            assert (await put(s3, lock, legal_hold=True)).lock == lock
+            assert s3.said == ["PUT /v1/a", "HEAD /v1/a?versionId=v1"]
+            assert s3.seen[0].headers[HOLD] == "ON"
+            assert (MODE in s3.seen[0].headers) is (lock is not None)
+
+
+async def test_a_hold_that_was_dropped_is_repaired() -> None:
+    """On the version written, and read back again; a lock that was dropped too is given again in the same way."""
+    both = Reply(headers={**stands().headers, HOLD: "ON"})
+    async with ScriptedS3(WRITTEN, FREE, Reply(), HELD, Reply(), both) as s3:
+        assert (await put(s3, legal_hold=True)).lock == LOCK
+        assert s3.said[2:] == [
+            "PUT /v1/a?legal-hold&versionId=v1",
+            "HEAD /v1/a?versionId=v1",
+            "PUT /v1/a?retention&versionId=v1",
+            "HEAD /v1/a?versionId=v1",
+        ]
+        repair = s3.seen[2]
+        assert b"<Status>ON</Status></LegalHold>" in repair.body
+        digest = hashlib.sha256(repair.body).digest()
+        assert repair.headers["x-amz-checksum-sha256"] == base64.b64encode(digest).decode()
+
+
+async def test_a_large_object_is_held_from_the_start() -> None:
+    """The hold goes with the beginning of the upload, every part carries a checksum, the version is read back."""
+    async with ScriptedS3(begun(), WRITTEN, COMPLETE, stands(), NONE, Reply(), HELD) as s3:
+        store = s3.store(capabilities=replace(LOCKING, checksum_headers=False))
+        async with await store.upload("v1/a", content_type="audio/wav", legal_hold=True) as upload:
+            await upload.part(BODY, HASH)
+            assert await upload.complete() == Written("v1/a", 4, "v1")
+        assert s3.seen[0].headers[HOLD] == "ON"
+        assert "Content-MD5" in s3.seen[1].headers
+        assert s3.said[4:] == [
+            "HEAD /v1/a?versionId=v1",
+            "PUT /v1/a?legal-hold&versionId=v1",
+            "HEAD /v1/a?versionId=v1",
+        ]
+
+
+@pytest.mark.parametrize(("on", "status"), [(True, "ON"), (False, "OFF")])
+async def test_a_hold_is_set_and_lifted_and_seen_to_be(on: bool, status: str) -> None:
+    """One request changes it on exactly that version, the next one looks; a store need not tell of none."""
+    for answer in [HELD] if on else [FREE, NONE]:
+        async with ScriptedS3(Reply(), answer) as s3:
+            await hold(s3, on=on)
+            assert s3.said == ["PUT /v1/a?legal-hold&versionId=v7", "HEAD /v1/a?versionId=v7"]
+            assert f"<Status>{status}</Status>".encode() in s3.seen[0].body
+
+
+@pytest.mark.parametrize(("on", "answer"), [(True, FREE), (True, NONE), (False, HELD)])
+async def test_a_hold_that_does_not_stick_is_an_incident(
+    on: bool, answer: Reply, logged: list[tuple[Event, dict[str, Any]]]
+) -> None:
+    """The error names the right without which S3 shows no hold, and the log has key and version."""
+    async with ScriptedS3(Reply(), answer) as s3:
+        with pytest.raises(LockMissing, match="Grant s3:GetObjectLegalHold"):
+            await hold(s3, on=on)
+    ((event, fields),) = logged
+    assert event is Event.LOCK_MISSING
+    assert (fields["key"], fields["version"]) == ("v1/a", "v7")
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "words"),
+    [
+        (error(403, "AccessDenied"), StoreRefused, r"Grant s3:PutObjectLegalHold"),
+        (error(404, "NoSuchKey"), ObjectMissing, "no such object"),
+        (error(405, "MethodNotAllowed"), ObjectMissing, "no such object"),
+        (error(404, "NoSuchBucket"), StoreRefused, "no such bucket"),
+    ],
+)
+async def test_a_hold_that_is_refused_says_why(reply: Reply, kind: type[Exception], words: str) -> None:
+    """A missing right, a version that is gone, a delete marker, a bucket that is not there."""
+    async with ScriptedS3(reply) as s3:
+        with pytest.raises(kind, match=words):
+            await hold(s3)
+
+
+async def test_nothing_is_held_or_locked_later_in_a_bucket_without_object_lock() -> None:
+    """The sentence that says how to make one is all that comes of it, and nothing is changed."""
+    async with ScriptedS3(NONE) as s3:
+        with pytest.raises(NoObjectLock, match="no Object Lock"):
+            await hold(s3, object_lock=False)
+        with pytest.raises(NoObjectLock):
+            await put(s3, None, legal_hold=True, object_lock=False)
+        with pytest.raises(NoObjectLock):
+            await s3.store(capabilities=EVERYTHING).extend_lock("v1/a", None, LOCK)
+        assert s3.said == ["HEAD /v1/a"]
+
+
+async def test_what_protects_a_version_is_asked_in_one_request() -> None:
+    """Lock and hold together, of the very version; a delete marker is not there."""
+    both = Reply(headers={**stands().headers, HOLD: "on"})
+    async with ScriptedS3(both, FREE, Reply(405, headers={"x-amz-delete-marker": "true"})) as s3:
+        store = s3.store(capabilities=LOCKING)
+        assert await store.protection("v1/a", "v7") == Protection(LOCK, legal_hold=True)
+        assert await store.protection("v1/a", None) == Protection(None, legal_hold=False)
+        with pytest.raises(ObjectMissing):
+            await store.protection("v1/a", "m1")
+        assert s3.said == ["HEAD /v1/a?versionId=v7", "HEAD /v1/a", "HEAD /v1/a?versionId=m1"]
