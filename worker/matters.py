@@ -43,7 +43,7 @@ class Matters:
         """
         least = self._begun + 1  # the look of somebody else that has begun already may miss what is there by now
         while self._ended < least and (fresh or self._clock.monotonic() - self._looked >= FRESH):
-            if self._looking is None:
+            if self._looking is None or self._looking.done():  # its end may not have come round to `_over` yet
                 self._looking = asyncio.create_task(self._look())
                 self._looking.add_done_callback(self._over)
             await asyncio.shield(self._looking)  # who is cancelled must not take the others' look away
@@ -64,7 +64,8 @@ class Matters:
         self._looked, self._ended = began, number
 
     def _over(self, look: asyncio.Task[None]) -> None:
-        self._looking = None
+        if self._looking is look:
+            self._looking = None
         if not look.cancelled():
             look.exception()  # those who wait are told; where all of them have gone, nobody needs to know
 

@@ -81,8 +81,8 @@ async def test_a_version_that_is_not_accounted_for_stops_the_run(archive: Archiv
         archive.put_aside(key, b"other bytes")
         await stops(archive, key, "11 bytes", "not what the sidecar describes")
         archive.store.versions_of[key].pop()
-        for key in [key for key, rows in archive.store.versions_of.items() if not rows]:
-            del archive.store.versions_of[key]
+        for empty in [key for key, rows in archive.store.versions_of.items() if not rows]:
+            del archive.store.versions_of[empty]
     key = sidecar(archive, spoilt)
     archive.put_aside(key, archive.store.versions_of[key][0].body + b" ")
     await stops(archive, key, "not what the sidecar describes")
@@ -443,6 +443,25 @@ async def test_in_a_bucket_that_lists_what_is_gone_nothing_goes_wrong(archive: A
     assert not archive.there(other)
 
 
+async def test_evidence_that_vanishes_before_it_is_hashed_has_no_hash(archive: Archive) -> None:
+    """And counts as gone, when that is looked at."""
+    recording, _ = await two(archive)
+    evidence = archive.keys.quarantine("hq", utc_date(recording.started_at), "rec-1", 1, "wav")
+    archive.put_aside(evidence)
+
+    real = archive.store.sha256
+
+    async def sha256(key: str) -> str:
+        archive.store.versions_of.pop(evidence, None)
+        return await real(key)
+
+    archive.store.sha256 = sha256  # type: ignore[method-assign]
+    report = await archive.expire()
+    assert (report.destroyed, report.errors) == (2, [])
+    [certificate] = archive.certificates()
+    assert [version.sha256 is None for version in certificate.recordings[0].versions] == [False, False, True]
+
+
 async def test_versions_that_vanish_before_they_are_asked_about_count_as_gone(archive: Archive) -> None:
     """Another run was quicker: the certificate says when it was seen."""
     gone, _ = await two(archive)
@@ -484,6 +503,7 @@ async def test_killed_at_any_request_the_next_run_ends_where_this_one_would_have
         assert all([await index.held(r.id, utc_date(r.started_at)) for r in (*due, held, young)])
         claimed_before = _claimed(archive)
         assert all(key not in archive.store.versions_of for key, _ in claimed_before)
+        archive.clock.advance(60)
         report = await archive.expire()
         assert report.errors == []
         assert not any(archive.there(recording) for recording in due)

@@ -14,6 +14,7 @@ from storage.sidecar import GapReason
 from tests.support.expiring import POLICY, Archive, end_of
 from tests.support.meddled import Killed, nothing
 from worker.discovery import discover
+from worker.due import Surprise
 from worker.erase import Answer, Outcome, erase
 from worker.gaps import write_gap
 from worker.index import Index
@@ -227,6 +228,29 @@ async def test_an_erasure_that_was_killed_is_finished_by_asking_again(archive: A
     assert not archive.there(made[0])
     assert archive.there(made[1])
     assert sorted(one.state for one in archive.certificates()) == ["begun", "complete"]
+
+
+async def test_an_erasure_that_was_killed_and_meets_a_surprise_says_so(archive: Archive) -> None:
+    """Of a recording that is only a gap record, too; once that is put right, it is finished."""
+    recording = archive.bench.vendor.add(1)
+    await write_gap(archive.services, archive.bench.desk, recording, GapReason.NOT_AUDIO, "a text")
+    archive.later(31)
+
+    async def dies(name: str, key: str) -> None:
+        if name == "delete_version":
+            raise Killed
+
+    archive.store.before = dies
+    with pytest.raises(Killed):
+        await ask(archive)
+    archive.store.before = nothing
+    await archive.flag(recording, on=True)
+    with pytest.raises(Surprise, match="no matter says why"):
+        await ask(archive)
+    assert archive.there(recording)
+    await archive.flag(recording, on=False)
+    assert (await ask(archive)).outcome is Outcome.ERASED
+    assert not archive.there(recording)
 
 
 async def test_trouble_in_the_last_moment_is_a_refusal_in_words(archive: Archive) -> None:

@@ -154,7 +154,8 @@ async def test_evidence_and_gap_record_go_with_the_recording(archive: Archive) -
     gap = archive.keys.gap("hq", day, "rec-1")
     undated = archive.keys.gap("hq", utc_date(None), "rec-1")
     evidence = archive.keys.quarantine("hq", day, "rec-1", 1, "wav")
-    for key in (undated, evidence, archive.keys.quarantine("hq", day, "rec-10", 1, "wav")):
+    strange = archive.keys.gap("hq", utc_date(None), "rec-10")
+    for key in (undated, strange, evidence, archive.keys.quarantine("hq", day, "rec-10", 1, "wav")):
         archive.put_aside(key, b"evidence")
     archive.put_aside(f"v1/quarantine/source=hq/date={day}/rec-1.x.wav")
     archive.put_aside(f"v1/quarantine/source=hq/date={day}/readme")
