@@ -53,17 +53,6 @@ class Measured(NamedTuple):
     """When the clock starts."""
 
 
-def lock_of_records(policy: Retention, now: datetime) -> Lock | None:
-    """Return the lock of what is on record about recordings, such as matters: the longest that is promised to any.
-
-    It counts from now; None where the policy has no mode.
-    """
-    if policy.mode is None or policy.default is None:
-        return None
-    longest = max(keep.after(now) for keep in (policy.default, *(rule.keep for rule in policy.rules)))
-    return Lock(policy.mode, _whole_seconds(longest.astimezone(UTC)))
-
-
 class Because(StrEnum):
     """What keeps a recording longest."""
 

@@ -11,7 +11,7 @@ from config.mistakes import meant
 from storage.errors import AlreadyExists
 from storage.holds import NAME, Hold, Scope, Step
 from storage.lock import no_legal_hold
-from storage.retention import lock_of_records
+from storage.retention import record_lock
 from storage.sidecar import canonical
 from worker.runtime import Services
 
@@ -80,7 +80,7 @@ async def _write(services: Services, hold: Hold, *, create_only: bool) -> None:
         sha256=hashlib.sha256(body).hexdigest(),
         content_type="application/json",
         create_only=create_only,
-        lock=lock_of_records(services.settings.retention, services.clock.now()),
+        lock=record_lock(services.settings.retention, services.clock.now()),
     )
 
 

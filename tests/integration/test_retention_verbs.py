@@ -10,7 +10,7 @@ from click.testing import Result
 
 from storage.holds import Hold, Scope, Step
 from storage.sidecar import canonical
-from tasks.cli import retention_plan
+from tasks.cli import retention_audit, retention_plan
 from tests.integration.conftest import MakeSite
 from tests.support.s3 import eyes, new_bucket
 from tests.support.simulator import Call
@@ -133,6 +133,28 @@ def test_an_audit_finds_what_somebody_did(make_site: MakeSite, server: str) -> N
     assert "6 objects, 6 versions" in result.output
     assert "hidden: 1" in result.output
     assert f"hidden: {third}" in result.output
+
+
+def test_of_many_findings_some_are_shown(make_site: MakeSite, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And where the others are is said."""
+    monkeypatch.setattr(retention_audit, "_SHOWN", 1)
+    site = site_of(make_site, s3)
+    for key in site.listing():
+        if key.endswith(".json"):
+            eyes(site.archive).delete_object(Bucket=site.archive.bucket, Key=key)
+    result = site.callvault("retention", "audit")
+    assert "the first 1 were told; --json names a thousand, the log has all" in result.output
+
+
+def test_what_was_never_promised_is_kept(make_site: MakeSite, s3: str) -> None:
+    """Recordings of before any policy have no end, and are told apart from the others."""
+    call = Call(number=1, started_at=BEGINS, from_="1001", to="1002")
+    without = make_site({"hq": SimulatedXivo([call])})
+    assert without.run()[1]["archived"] == 1
+    document = told(without.callvault("retention", "plan", "--on", "2031-03-01", "--json"), 0)
+    assert document["deletable"] == 0
+    assert [row["kept_by"] for row in document["sources"]["hq"]["rules"]] == ["nothing_promised"]
+    assert "nothing promised" in without.callvault("retention", "plan", "--on", "2031-03-01").output
 
 
 def test_what_people_see(make_site: MakeSite, s3: str) -> None:

@@ -13,7 +13,7 @@ from storage.errors import IntegrityError, NoObjectLock, StoreRefused, StoreUnav
 from storage.holds import Hold, Scope
 from storage.lock import Lock
 from storage.memory import MemoryStore
-from storage.retention import lock_of_records
+from storage.retention import record_lock
 from storage.sidecar import CallFacts, canonical
 from tests.support.bench import NOW, Bench
 from tests.support.matters import counted, make, place, release, step
@@ -151,7 +151,7 @@ async def test_matters_are_locked_as_long_as_anything(tmp_path: Path) -> None:
     until = datetime(2036, 3, 5, 12, tzinfo=UTC)
     locks = [version.lock for version in bench.store.versions_of["v1/holds/smith.json"]]
     assert locks == [Lock(LockMode.COMPLIANCE, until)] * 2
-    assert lock_of_records(Retention(), NOW) is None
+    assert record_lock(Retention(), NOW) is None
 
 
 async def test_those_who_ask_at_once_share_a_look(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
