@@ -40,6 +40,7 @@ async def audit(
     `go_on` is asked before each day and `told` called after it. StoreError where the bucket cannot be used.
     """
     report = report or Audited()
+    await services.matters.all()  # what was placed a moment ago counts
     async for place, look in _places(services, Auditor(services, report)):
         if place <= report.at:
             continue

@@ -107,6 +107,21 @@ async def test_what_the_listing_contradicts_is_read(archive: Archive) -> None:
     assert found.gone == [rows[2]]
 
 
+async def test_what_is_destroyed_meanwhile_is_passed_over(archive: Archive) -> None:
+    """It was listed, and is gone when it is read."""
+    first, second = await archive.add(1, 2)
+
+    async def gone(name: str, key: str) -> None:
+        if name == "get" and key.endswith("rec-1.json"):
+            del archive.store.versions_of[key]
+
+    archive.store.before = gone
+    found = await read_day(archive.services, "hq", DAY)
+    assert [entry.recording_id for entry in found.entries] == [second.id]
+    assert (found.unreadable, found.read) == ([], 1)
+    assert first
+
+
 @pytest.mark.parametrize("body", [b"", b"junk", encode("branch", DAY, [])], ids=["empty", "junk", "another source's"])
 async def test_a_damaged_index_is_as_good_as_none(archive: Archive, body: bytes) -> None:
     """The sidecars are read."""

@@ -11,7 +11,7 @@ from celery import Celery
 from celery.beat import ScheduleEntry, Scheduler
 
 from config.retention import LockMode, Period, Retention
-from tasks.names import CANARY, EXPIRE, HOUSEKEEPING, POLL
+from tasks.names import AUDIT, CANARY, EXPIRE, HOUSEKEEPING, POLL
 from tasks.schedule import CronSchedule, beat_schedule
 from tests.support.clock import FakeClock
 from tests.support.settings import settings, source
@@ -106,6 +106,16 @@ def test_schedules_pickle_and_compare() -> None:
     assert repr(CronSchedule("0 2 * * *")) == "<cron: 0 2 * * * UTC>"
     assert schedule != CronSchedule("0 2 * * *")
     assert schedule != "0 2 * * *"
+
+
+def test_where_there_is_a_policy_an_audit_is_asked_for_each_day(tmp_path: Path, clock: FakeClock) -> None:
+    """It takes place once a week; without a policy there is nothing to audit by the clock."""
+    told = settings(tmp_path)
+    policy = Retention(LockMode.GOVERNANCE, default=Period(days=30))
+    entries = beat_schedule(told.model_copy(update={"retention": policy}), clock.now())
+    assert entries["audit"]["task"] == AUDIT
+    assert entries["audit"]["schedule"].next_after(utc("2026-01-10T12:00")) == utc("2026-01-11T04:41")
+    assert "audit" not in beat_schedule(told, clock.now())
 
 
 def test_every_source_has_an_entry_beside_canary_and_housekeeping(tmp_path: Path, clock: FakeClock) -> None:

@@ -18,6 +18,7 @@ from config.retention import LockMode, Period, Retention
 from storage.errors import StoreRefused, StoreUnavailable
 from storage.state import StateUnavailable
 from tasks import archive as archive_module
+from tasks import audit as audit_module
 from tasks import backfill as backfill_module
 from tasks import canary as canary_module
 from tasks import expire as expire_module
@@ -114,6 +115,13 @@ def test_a_backfill_is_carried_out_for_its_span(monkeypatch: pytest.MonkeyPatch)
     assert isinstance(window, Window)
     assert (window.end - window.start).days == 31
     assert asked.calls[0]["source"].name == "hq"
+
+
+def test_an_audit_is_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work gets a way to ask for its next turn."""
+    asked = Asked(monkeypatch, audit_module, "scheduled")
+    audit_module.audit()
+    assert asked.calls == [{"send": send.send_audit}]
 
 
 def test_housekeeping_is_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,3 +277,5 @@ def test_a_broker_that_takes_nothing_is_told_in_a_sentence(monkeypatch: pytest.M
     with pytest.raises(StateUnavailable, match=r"the broker does not take callvault\.poll") as caught:
         send.send_poll("hq")
     assert "hush" not in str(caught.value)
+    with pytest.raises(StateUnavailable, match=r"callvault\.audit"):
+        send.send_audit()
