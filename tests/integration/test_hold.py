@@ -62,7 +62,7 @@ def holds(site: Site) -> dict[str, str]:
         if "/source=" in version["Key"]:
             where = {"Bucket": bucket, "Key": version["Key"], "VersionId": version["VersionId"]}
             try:
-                status = s3.get_object_legal_hold(**where)["LegalHold"]["Status"]
+                status = s3.get_object_legal_hold(**where)["LegalHold"].get("Status", "OFF")
             except ClientError:  # so it is told of a version that never had one
                 status = "OFF"
             found[f"{version['Key']} {version['VersionId']}"] = status
