@@ -86,6 +86,9 @@ class Event(StrEnum):
     EXPIRY_SKIPPED = "expiry_skipped"
     """Another expiry run is under way, or today's is done."""
 
+    HOLD_CARRIED = "hold_carried"
+    """A turn of carrying a matter through the archive is over; figures, and whether it is `done`."""
+
     # tasks and the log itself
     TASK_UNFINISHED = "task_unfinished"
     """A task ended early for a reason that passes, such as the worker's stop; the next poll makes up for it."""

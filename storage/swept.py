@@ -16,13 +16,14 @@ class Place(Model):
 
     source: str
     day: date
-    rid: str = ""
-    """Empty where the whole day is still to be done."""
+    rid: str | None = None
+    """None where the whole day is done."""
 
-    @property
-    def key(self) -> tuple[str, date, str]:
-        """Return by what places are put in order."""
-        return self.source, self.day, self.rid
+    def after(self, source: str, day: date) -> str | None:
+        """Return after which recording of a day to go on, "" for its first; None where nothing of it is left."""
+        if (source, day) == (self.source, self.day):
+            return self.rid
+        return "" if (source, day) > (self.source, self.day) else None
 
 
 class Swept(Model):

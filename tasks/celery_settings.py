@@ -68,6 +68,7 @@ def celery_settings(settings: Settings, now: datetime) -> dict[str, Any]:
             "tasks.archive",
             "tasks.backfill",
             "tasks.canary",
+            "tasks.hold",
             "tasks.housekeeping",
             "tasks.rollcall",
             "tasks.expire",

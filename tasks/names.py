@@ -8,7 +8,9 @@ HOUSEKEEPING = "callvault.housekeeping"
 ROLLCALL = "callvault.rollcall"
 EXPIRE = "callvault.expire"
 AUDIT = "callvault.audit"
-TASKS = (POLL, ARCHIVE, BACKFILL, CANARY, HOUSEKEEPING, ROLLCALL, EXPIRE, AUDIT)
+HOLD = "callvault.hold"
+HOLDS = "callvault.holds"
+TASKS = (POLL, ARCHIVE, BACKFILL, CANARY, HOUSEKEEPING, ROLLCALL, EXPIRE, AUDIT, HOLD, HOLDS)
 
 POLL_QUEUE = "poll"
 ARCHIVE_QUEUE = "archive"

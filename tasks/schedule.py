@@ -14,7 +14,7 @@ from celery.schedules import BaseSchedule, schedstate
 from cronsim import CronSim
 
 from config.settings import Settings
-from tasks.names import AUDIT, CANARY, EXPIRE, HOUSEKEEPING, POLL
+from tasks.names import AUDIT, CANARY, EXPIRE, HOLDS, HOUSEKEEPING, POLL
 
 _ONCE_A_MINUTE = "* * * * *"
 _ONCE_A_DAY = "17 3 * * *"  # off the full hour, when everybody else's jobs start
@@ -74,9 +74,9 @@ class CronSchedule(BaseSchedule):
 
 
 def beat_schedule(settings: Settings, now: datetime) -> dict[str, dict[str, Any]]:
-    """Return the scheduler's entries: a poll for each source, a canary a minute, housekeeping once a day, expiry
-    once a night where it is switched on, and where there is a policy an audit, which is asked for once a day and takes
-    place once a week.
+    """Return the scheduler's entries: a poll for each source, a canary a minute, housekeeping once a day, and then the
+    matters that are not carried through the archive yet; expiry once a night where it is switched on, and where there
+    is a policy an audit, which is asked for once a day and takes place once a week.
 
     All are due once when a scheduler starts, which makes up for ticks that passed while none was running.
     """
@@ -86,6 +86,7 @@ def beat_schedule(settings: Settings, now: datetime) -> dict[str, dict[str, Any]
     }
     entries["canary"] = _entry(CANARY, CronSchedule(_ONCE_A_MINUTE), now)
     entries["housekeeping"] = _entry(HOUSEKEEPING, CronSchedule(_ONCE_A_DAY), now)
+    entries["holds"] = _entry(HOLDS, CronSchedule(_ONCE_A_DAY), now)
     if settings.retention.expire:
         entries["expiry"] = _entry(EXPIRE, CronSchedule(_ONCE_A_NIGHT), now)
     if settings.retention.mode is not None:

@@ -7,7 +7,7 @@ from kombu.exceptions import OperationalError
 
 from storage.state import StateUnavailable
 from tasks.app import app
-from tasks.names import ARCHIVE, AUDIT, BACKFILL, EXPIRE, POLL
+from tasks.names import ARCHIVE, AUDIT, BACKFILL, EXPIRE, HOLD, POLL
 
 
 def _send(task: str, *words: str) -> None:
@@ -49,3 +49,8 @@ def send_expire() -> None:
 def send_audit() -> None:
     """Have the next turn of the week's audit taken."""
     _send(AUDIT)
+
+
+def send_hold(name: str) -> None:
+    """Have the next turn of carrying a matter through the archive taken."""
+    _send(HOLD, name)

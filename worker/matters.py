@@ -43,9 +43,9 @@ class Matters:
         """
         least = self._begun + 1  # the look of somebody else that has begun already may miss what is there by now
         while self._ended < least and (fresh or self._clock.monotonic() - self._looked >= FRESH):
-            if self._looking is None or self._looking.done():  # its end may not have come round to `_over` yet
+            if self._looking is None or self._looking.done():
                 self._looking = asyncio.create_task(self._look())
-                self._looking.add_done_callback(self._over)
+                self._looking.add_done_callback(_heard)
             await asyncio.shield(self._looking)  # who is cancelled must not take the others' look away
         return [hold for _, hold in self._known.values()]
 
@@ -63,12 +63,6 @@ class Matters:
         self._known = await self._read()
         self._looked, self._ended = began, number
 
-    def _over(self, look: asyncio.Task[None]) -> None:
-        if self._looking is look:
-            self._looking = None
-        if not look.cancelled():
-            look.exception()  # those who wait are told; where all of them have gone, nobody needs to know
-
     async def _read(self) -> dict[str, tuple[str, Hold]]:
         found: dict[str, tuple[str, Hold]] = {}
         async for listed in self._store.objects(self._keys.hold("")):
@@ -85,6 +79,11 @@ class Matters:
         if self._keys.hold(hold.name) != key:
             raise _unreadable(key, f"it is that of {hold.name}")
         return hold
+
+
+def _heard(look: asyncio.Task[None]) -> None:
+    if not look.cancelled():
+        look.exception()  # those who wait are told; where all of them have gone, nobody needs to know
 
 
 def _unreadable(key: str, why: str) -> StoreRefused:

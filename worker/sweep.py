@@ -10,10 +10,10 @@ honoured. One day of one source is in memory at a time.
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from storage.errors import IntegrityError, LockMissing, ObjectMissing
 from storage.holds import Hold
@@ -28,6 +28,7 @@ from worker.matters import FRESH
 from worker.runtime import Services
 
 T = TypeVar("T")
+X = TypeVar("X")
 
 Told = Callable[[Swept], Awaitable[None]]
 """Is told how far it is, after every batch."""
@@ -132,8 +133,8 @@ class _Way:
         """Go as far as the time lasts; False where the matter was released, or placed anew, on the way."""
         clock = self._services.clock
         again = clock.monotonic() + SETTLED + FRESH  # the worker that looked last has written by then
-        since = await self._changed()
         try:
+            since = await self._changed()
             if self.swept.look == 1:
                 if not await self._look(since):
                     return True
@@ -162,11 +163,8 @@ class _Way:
         self._add(of_days=len(places))
         for number, (source, day) in enumerate(places):
             self._add(days=number)
-            before = self.swept.place
-            if before and (source, day) < (before.source, before.day):
-                continue
-            after = before.rid if before and (source, day) == (before.source, before.day) else ""
-            if not await self._day(source, day, after, since):
+            after = self.swept.place.after(source, day) if self.swept.place else ""
+            if after is not None and not await self._day(source, day, after, since):
                 return False
         self._add(days=len(places))
         return True
@@ -178,7 +176,8 @@ class _Way:
         for start in range(0, max(1, len(rids)), _BATCH):
             batch = rids[start : start + _BATCH]
             await self._batch(source, day, {one: found[one] for one in batch}, since)
-            self._add(place=Place(source=source, day=day, rid=batch[-1] if batch else after))
+            left = start + _BATCH < len(rids)
+            self._add(place=Place(source=source, day=day, rid=batch[-1] if left else None))
             await self._report()
             if self._services.clock.monotonic() >= self._ends:
                 await self._save()
@@ -220,16 +219,20 @@ class _Way:
         return {one: rows for one, rows in found.items() if any(row.modified >= since for row in rows)}
 
     async def _batch(self, source: str, day: date, batch: dict[str, list[Version]], since: datetime) -> None:
-        found = await self._together(self._read(source, day, one, versions) for one, versions in batch.items())
+        async def read(one: str) -> _Found:
+            return await self._read(source, day, one, batch[one])
+
+        async def put_right(one: _Found) -> bool:
+            return await self._put_right(one, active)
+
+        found = await self._together(read, batch)
         meant = [one for one in found if self._counts(one, since)]
         active = await self._active()
-        freed = await self._together(self._put_right(one, active) for one in meant)
+        freed = await self._together(put_right, meant)
         again = [one for one, lifted in zip(meant, freed, strict=True) if lifted]
         if again:
             active = await self._active()
-            await self._together(
-                self._put_right(one, active) for one in again if any(one.covered(hold) for hold in active)
-            )
+            await self._together(put_right, [one for one in again if any(one.covered(hold) for hold in active)])
 
     async def _active(self) -> list[Hold]:
         """Return the matters that hold, as of now."""
@@ -303,12 +306,12 @@ class _Way:
             self._add(freed=self.swept.freed + 1)
         return True
 
-    async def _together(self, works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-        async def limited(work: Coroutine[Any, Any, T]) -> T:
+    async def _together(self, work: Callable[[X], Awaitable[T]], items: Iterable[X]) -> list[T]:
+        async def limited(item: X) -> T:
             async with self._permits:
-                return await work
+                return await work(item)
 
-        tasks = [asyncio.create_task(limited(work)) for work in works]
+        tasks = [asyncio.create_task(limited(item)) for item in items]
         try:
             return await asyncio.gather(*tasks)
         finally:

@@ -6,6 +6,7 @@ from tasks.cli.backfill import backfill
 from tasks.cli.check import check
 from tasks.cli.demo import demo
 from tasks.cli.erase import erase
+from tasks.cli.hold import hold
 from tasks.cli.init import init
 from tasks.cli.retention import retention
 from tasks.cli.retention_apply import apply_verb
@@ -32,3 +33,4 @@ retention.command("apply")(apply_verb)
 retention.command("plan")(plan_verb)
 retention.command("expire")(expire_verb)
 app.add_typer(retention)
+app.add_typer(hold)

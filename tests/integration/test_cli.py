@@ -31,7 +31,20 @@ from worker.outcome import Fate, Outcome
 def test_help_names_every_verb() -> None:
     """The verbs of the contract are there."""
     result = CliRunner().invoke(app, ["--help"])
-    for verb in ("demo", "init", "check", "run", "up", "worker", "beat", "backfill", "retry", "health", "status"):
+    for verb in (
+        "demo",
+        "init",
+        "check",
+        "run",
+        "up",
+        "worker",
+        "beat",
+        "backfill",
+        "retry",
+        "hold",
+        "health",
+        "status",
+    ):
         assert verb in result.output
 
 

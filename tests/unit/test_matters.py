@@ -194,11 +194,12 @@ async def test_a_fresh_look_begins_after_it_was_asked_for(bench: Bench, monkeypa
 
 async def test_a_look_that_took_long_is_not_good_enough(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever joined it gets what was there `FRESH` seconds ago at most."""
-    matters, reads = bench.services.matters, []
+    matters, reads, begun = bench.services.matters, [], asyncio.Event()
     read = matters._read
 
     async def slow() -> Any:
         reads.append(1)
+        begun.set()
         found = await read()
         if len(reads) == 1:
             hold = Hold(name="late", scope=Scope(source="hq"), placed=step(bench))
@@ -208,8 +209,7 @@ async def test_a_look_that_took_long_is_not_good_enough(bench: Bench, monkeypatc
 
     monkeypatch.setattr(matters, "_read", slow)
     first = asyncio.create_task(matters.active(fresh=False))
-    while not reads:
-        await asyncio.sleep(0)
+    await begun.wait()
     assert [hold.name for hold in await matters.active(fresh=False)] == ["late"]
     await first
     assert len(reads) == 2

@@ -11,7 +11,7 @@ from celery import Celery
 from celery.beat import ScheduleEntry, Scheduler
 
 from config.retention import LockMode, Period, Retention
-from tasks.names import AUDIT, CANARY, EXPIRE, HOUSEKEEPING, POLL
+from tasks.names import AUDIT, CANARY, EXPIRE, HOLDS, HOUSEKEEPING, POLL
 from tasks.schedule import CronSchedule, beat_schedule
 from tests.support.clock import FakeClock
 from tests.support.settings import settings, source
@@ -127,6 +127,7 @@ def test_every_source_has_an_entry_beside_canary_and_housekeeping(tmp_path: Path
         "poll night": (POLL, ("night",)),
         "canary": (CANARY, ()),
         "housekeeping": (HOUSEKEEPING, ()),
+        "holds": (HOLDS, ()),
     }
     assert entries["poll night"]["schedule"] == CronSchedule("0 2 * * *", ROME)
     expires = {name: entry["options"]["expires"] for name, entry in entries.items()}
@@ -168,7 +169,7 @@ def test_a_scheduler_that_starts_owes_everything_once(tmp_path: Path, clock: Fak
     app = Celery("test", set_as_current=False, broker="memory://")
     app.conf.beat_schedule = beat_schedule(settings(tmp_path), clock.now())
     scheduler = Recording(app)
-    waits = [scheduler.tick() for _ in range(4)]
-    assert sorted(sent) == ["canary", "housekeeping", "poll hq"]
+    waits = [scheduler.tick() for _ in range(5)]
+    assert sorted(sent) == ["canary", "holds", "housekeeping", "poll hq"]
     assert waits[-1] > 0
     app.close()

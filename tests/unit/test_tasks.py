@@ -22,6 +22,7 @@ from tasks import audit as audit_module
 from tasks import backfill as backfill_module
 from tasks import canary as canary_module
 from tasks import expire as expire_module
+from tasks import hold as hold_module
 from tasks import housekeeping as housekeeping_module
 from tasks import poll as poll_module
 from tasks import process, send
@@ -129,6 +130,14 @@ def test_housekeeping_is_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Asked(monkeypatch, housekeeping_module, "clean_up")
     housekeeping_module.housekeeping()
     assert asked.calls == [{}]
+
+
+def test_matters_are_carried_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn of the one that is named, and the daily round; both ask for turns in the same way."""
+    asked, round_ = Asked(monkeypatch, hold_module, "turn"), Asked(monkeypatch, hold_module, "due")
+    hold_module.hold("smith")
+    hold_module.holds()
+    assert (asked.calls, round_.calls) == ([{"name": "smith", "send": send.send_hold}], [{"send": send.send_hold}])
 
 
 def test_a_call_is_answered_for_the_worker_that_took_it(monkeypatch: pytest.MonkeyPatch) -> None:
