@@ -32,6 +32,7 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker.sweep, "SETTLED", 0.0)
     monkeypatch.setattr(worker.sweep, "FRESH", 0.0)
     monkeypatch.setattr(tasks.cli.hold_carry, "_LOOK_EVERY", 0.0)
+    monkeypatch.setenv("CALLVAULT_CONFIG", "")  # the verb sets it for Celery; with the test it goes
 
 
 @pytest.fixture(params=["rgw", "s3"])
