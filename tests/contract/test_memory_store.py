@@ -29,7 +29,7 @@ class TestMemoryStore(StoreContract):
         return MemoryStore()
 
     @pytest.fixture
-    def hide(self, store: MemoryStore) -> Callable[[str], str | None]:  # type: ignore[override] # the one it is
+    def hide(self, store: MemoryStore) -> Callable[[str], str | None]:
         return store.hide
 
     async def test_wrong_hash_is_refused(self, store: ArchiveStore) -> None:

@@ -50,7 +50,7 @@ class S3Contract(StoreContract):
         await store.aclose()
 
     @pytest.fixture
-    def hide(self, archive: Archive) -> Callable[[str], str | None]:  # type: ignore[override] # asks for other fixtures
+    def hide(self, archive: Archive) -> Callable[[str], str | None]:
         def hiding(key: str) -> str | None:
             deleted = eyes(archive).delete_object(Bucket=archive.bucket, Key=key)
             return str(deleted["VersionId"]) if self.can.versioned else None
