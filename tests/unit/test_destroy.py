@@ -188,15 +188,18 @@ async def test_what_comes_after_a_surprise_is_not_begun(archive: Archive) -> Non
     assert archive.note(made[-1]) is None
 
 
-async def test_a_hold_between_certificate_and_deletion_keeps_the_recording(archive: Archive) -> None:
-    """The certificate says by which matter; the others of the batch go; after the release this one does."""
+@pytest.mark.parametrize("swept", [True, False])
+async def test_a_hold_between_certificate_and_deletion_keeps_the_recording(archive: Archive, swept: bool) -> None:
+    """Also before its legal holds are set. The certificate says by which matter; the others of the batch go; after the
+    release this one does.
+    """
     held, other = await two(archive)
     holds = []
 
     async def places(name: str, key: str) -> None:
         if name == "put" and "/certificates/" in key and not holds:
             holds.append(None)
-            holds[0] = await archive.hold("acme", held)
+            holds[0] = await archive.hold("acme", held, sweep=swept)
 
     archive.store.after = places
     report = await archive.expire()

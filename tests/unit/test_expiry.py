@@ -10,17 +10,21 @@ from config.retention import LockMode, Period, Retention, Rule
 from storage.certificate import Cause, Fate, Part
 from storage.keys import utc_date
 from storage.lock import Lock
+from storage.retention import Kept
 from storage.sidecar import GapReason
 from tests.support.expiring import POLICY, Archive, end_of
+from worker import expiry
 from worker.audit import audit
 from worker.certificates import unfinished
 from worker.discovery import discover
+from worker.due import Due, judge
 from worker.gaps import write_gap
 from worker.index import Index
 from worker.model import Window
 from worker.outcome import Fate as Archived
 from worker.outcome import Report
 from worker.pipeline import archive_one
+from worker.remains import look
 
 
 @pytest.fixture
@@ -154,7 +158,7 @@ async def test_evidence_and_gap_record_go_with_the_recording(archive: Archive) -
     gap = archive.keys.gap("hq", day, "rec-1")
     undated = archive.keys.gap("hq", utc_date(None), "rec-1")
     evidence = archive.keys.quarantine("hq", day, "rec-1", 1, "wav")
-    strange = archive.keys.gap("hq", utc_date(None), "rec-10")
+    strange = archive.keys.gap("hq", utc_date(None), "rec-77")
     for key in (undated, strange, evidence, archive.keys.quarantine("hq", day, "rec-10", 1, "wav")):
         archive.put_aside(key, b"evidence")
     archive.put_aside(f"v1/quarantine/source=hq/date={day}/rec-1.x.wav")
@@ -229,6 +233,42 @@ async def test_what_the_index_says_is_not_due_is_not_read_each_night(archive: Ar
     archive.later(40)
     await archive.expire()
     assert not any(archive.there(recording) for recording in made)
+
+
+async def test_without_a_promise_and_a_policy_nothing_is_judged_due(archive: Archive) -> None:
+    """Nobody said how long it is kept: only an erasure may end that."""
+    archive.policy(Retention())
+    [recording] = await archive.add(1)
+    remains = (await look(archive.services, "hq", utc_date(recording.started_at)))["rec-1"]
+    assert await judge(archive.services, remains) is None
+    archive.policy(POLICY)
+    assert isinstance(await judge(archive.services, remains), Kept)
+    archive.policy(Retention())
+    assert isinstance(await judge(archive.services, remains, asked="rec-1"), Due)
+
+
+async def test_a_day_of_which_nothing_is_due_still_tells_what_is_wrong_with_it(archive: Archive) -> None:
+    """A sidecar that cannot be read stops the run, also where it is alone; what only a lock keeps is counted."""
+    [recording] = await archive.add(1)
+    for key in archive.of(recording):
+        await archive.store.extend_lock(key, None, Lock(LockMode.GOVERNANCE, archive.clock.now() + timedelta(days=50)))
+    await audit(archive.services)
+    archive.later(31)
+    assert (await archive.expire()).sources["hq"].locked == 1
+    key = archive.keys.sidecar("hq", utc_date(recording.started_at), "rec-1")
+    archive.store.versions_of[key][0] = replace(archive.store.versions_of[key][0], body=b"{}")
+    report = await archive.expire()
+    assert report.stopped
+    assert f"{key} cannot be read" in report.errors[0]
+
+
+async def test_a_dry_run_names_a_thousand_at_most(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And counts all."""
+    monkeypatch.setattr(expiry, "_TOLD", 1)
+    await archive.add(1, 2)
+    archive.later(31)
+    report = await archive.expire(dry_run=True)
+    assert (report.destroyed, len(report.due)) == (2, 1)
 
 
 async def test_a_run_stops_at_its_limit_and_says_so(archive: Archive) -> None:
