@@ -31,6 +31,13 @@ keep = "7y"
 """
 
 
+@pytest.fixture(params=["rgw", "s3"])
+def server(request: pytest.FixtureRequest) -> str:
+    """Return the URL of each server in turn: a real one, and moto."""
+    url: str = request.getfixturevalue(request.param)
+    return url
+
+
 def calls(old: int = 2) -> list[Call]:
     """Return so many calls of long ago, one of them for the rule beside, and one of yesterday."""
     found = [Call(number=n, started_at=NOW - timedelta(days=60), from_="1001", to="1002") for n in range(1, old + 1)]
@@ -69,9 +76,9 @@ def under(site: Site, kind: str) -> list[str]:
     return [key for key in site.listing() if key.startswith(f"v1/{kind}/")]
 
 
-def test_a_dry_run_then_a_run(make_site: MakeSite, s3: str) -> None:
+def test_a_dry_run_then_a_run(make_site: MakeSite, server: str) -> None:
     """What the first names the second destroys; the ruled and the young stay; nothing is archived again."""
-    site = site_of(make_site, s3)
+    site = site_of(make_site, server)
     before = site.listing()
     dry = site.callvault("retention", "expire", "--dry-run", "--json")
     assert dry.exit_code == 0, dry.output
@@ -193,9 +200,9 @@ def test_without_a_broker_that_answers_the_machines_own_state_will_do(make_site:
     assert told(result)["outcome"] == "erased"
 
 
-def test_erasing(make_site: MakeSite, s3: str) -> None:
+def test_erasing(make_site: MakeSite, server: str) -> None:
     """Erased, deferred, refused, missing: one document or a sentence, 0 or 3."""
-    site = site_of(make_site, s3)
+    site = site_of(make_site, server)
     old, ruled, young = (id_of(site, number) for number in (1, 50, 51))
     ask = ("erase", "--reason", "Art. 17", "--recording")
     result = site.callvault(*ask, f"hq/{old}", "--json")
