@@ -13,6 +13,7 @@ from storage.entry import Entry
 from storage.errors import ObjectMissing
 from storage.lock import Lock
 from storage.retention import Yardstick, record_lock
+from storage.sidecar import GapRecord
 from storage.store import Version
 from worker.abreast import abreast
 from worker.drift import Audited, Expected, Kind, compare
@@ -52,8 +53,7 @@ class Auditor:
             gap = records.get(key)
             if gap is None and key not in hidden:
                 self._tell(Kind.UNREADABLE, rows[0], "it is no gap record that can be read; compare its versions")
-            about = (gap.source, gap.recording_id, gap.call) if gap else None
-            pairs += [(version, replace(self._on_record(version), matters=about)) for version in rows]
+            pairs += [(version, self._expected_of_gap(gap, version) if gap else Expected(None)) for version in rows]
         await self._compare(pairs)
 
     async def recordings(self, source: str, day: date) -> None:
@@ -118,6 +118,12 @@ class Auditor:
         mode = promise.mode if promise else self._policy.mode
         lock = Lock(mode, kept.until) if mode and kept else None
         return Expected(lock, promise, (entry.source, entry.recording_id, entry.call))
+
+    def _expected_of_gap(self, gap: GapRecord, version: Version) -> Expected:
+        """Return what a gap record is to carry: what the call itself is kept for, since more would outlast it."""
+        found = self._yardstick.measured(gap.source, gap.call, version.modified - _NEAR)
+        lock = Lock(self._policy.mode, found.until) if found and self._policy.mode else None
+        return Expected(lock, matters=(gap.source, gap.recording_id, gap.call))
 
     def _on_record(self, version: Version) -> Expected:
         """Return what a record is to carry: what it was written with, or would be by a policy that is longer now."""

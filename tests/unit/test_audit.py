@@ -86,13 +86,21 @@ async def test_a_longer_policy_extends_locks(archive: Archive) -> None:
     for key in keys_of(archive, recording):
         assert locked(archive, key) == Lock(LockMode.GOVERNANCE, end_of(recording, 60))
     (gap_key,) = archive.of(gap)
-    found = locked(archive, gap_key)
-    assert found
-    assert found.until >= NOW + timedelta(days=59)
+    assert locked(archive, gap_key) == Lock(LockMode.GOVERNANCE, end_of(gap, 60))
     row = (await known_rows(archive.services, "hq", DAY))[rid(recording.id)]
     assert row.entry.locked == end_of(recording, 60)
     again = await audit(archive.services)
     assert (again.well, again.extended) == (3, 0)
+
+
+async def test_a_gap_record_is_locked_no_longer_than_its_call_is_kept(archive: Archive) -> None:
+    """A rule that keeps other calls longer would have it outlast its recording, which then could not be destroyed."""
+    gap = archive.bench.vendor.add(2)
+    await write_gap(archive.services, archive.bench.desk, gap, GapReason.EMPTY, "empty")
+    archive.policy(replace(archive.services.settings.retention, rules=(Rule("x", {"queue": "x"}, Period(months=120)),)))
+    report = await audit(archive.services)
+    assert (report.well, report.extended) == (1, 0)
+    assert locked(archive, archive.of(gap)[0]) == Lock(LockMode.GOVERNANCE, end_of(gap))
 
 
 async def test_what_somebody_shortened_is_extended_and_told(archive: Archive) -> None:
