@@ -243,5 +243,5 @@ def test_nothing_outlives_an_up_that_is_killed(lone: Site) -> None:
     assert len(children) >= 5, "worker, two pool processes, scheduler, broker"
     up.kill()
     up.wait()
-    wait_for(lambda: not [child for child in children if _lives(child)], "all have ended", patience=60)
+    wait_for(lambda: not [child for child in children if _lives(child)], "all have ended", patience=180)
     assert address(lone.folder / "state") is None

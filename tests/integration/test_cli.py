@@ -1,6 +1,7 @@
 """The verbs beside `run`: what they print, what they exit with, what bad input is told."""
 
 import asyncio
+import getpass
 import io
 import json
 import os
@@ -383,6 +384,16 @@ def test_work_that_cancels_itself_is_no_signal() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         tasks.cli.common.run_async(work())
+
+
+def test_whoever_has_no_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user of a container may be unknown to its system; what is put on record then has the number."""
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    assert tasks.cli.common.who().startswith(f"{os.getuid()}@")
 
 
 def test_python_m_tasks_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import pytest_asyncio
 import redis
 
 from storage.keys import Keys
-from storage.memory import MemoryStore
+from storage.memory import MemoryStore, Stored
 from storage.sidecar import GapReason
 from storage.state import StateRefused
 from storage.state_redis import RedisState
@@ -40,7 +40,7 @@ def bench(tmp_path: Path) -> Bench:
 
 async def lay(store: MemoryStore, key: str, body: bytes = b"", **metadata: str) -> None:
     """Write an object as anybody may."""
-    store._write(key, body, "text/plain", metadata, None, create_only=False)
+    store._write(key, Stored(body, "text/plain", metadata, NOW, None), create_only=False)
 
 
 STRANGE = (

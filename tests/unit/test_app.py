@@ -207,12 +207,14 @@ def test_tasks_are_asked_for_by_name_with_names_only(monkeypatch: pytest.MonkeyP
     send.send_again("hq", {})
     send.send_again("hq", {"from": "a", "to": "b"})
     send.send_expire()
+    send.send_audit()
     assert sent == [
         (names.POLL, ("hq",)),
         (names.ARCHIVE, ("hq", "poll-1.0")),
         (names.POLL, ("hq",)),
         (names.BACKFILL, ("hq", "a", "b")),
         (names.EXPIRE, ()),
+        (names.AUDIT, ()),
     ]
 
 
