@@ -99,7 +99,18 @@ def perform(work: Callable[[Services], Awaitable[T]]) -> T:
         return _loop.run(with_services)
     except EXPECTED as error:
         log.warning(Event.TASK_UNFINISHED, error=type(error).__name__, detail=str(error))
-        raise
+        failure = error
+    raise _without_history(failure)
+
+
+def _without_history(error: Exception) -> Exception:
+    """Return an error without the traces of what led to it.
+
+    Celery sends them, as text, to the worker's main process: through a pipe of 64 KiB that nobody empties any more once
+    that process is ending. What does not fit would have the two wait for each other for ever.
+    """
+    error.__cause__, error.__suppress_context__ = None, True
+    return error.with_traceback(None)
 
 
 def close() -> None:

@@ -6,6 +6,7 @@ there are settings stays half made.
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,20 @@ def test_a_call_to_no_worker_is_not_answered(valkey: Valkey) -> None:
     rollcall_module.rollcall("call")
     with valkey.client() as asked:
         assert asked.dbsize() == 0
+
+
+def test_a_failure_fits_into_the_pipe_to_a_process_that_no_longer_reads() -> None:
+    """What led to it stays behind: a worker that is told to stop while its broker is away would never end."""
+
+    async def fail(_: Any) -> None:
+        try:
+            raise ConnectionError("refused" * 20_000)  # noqa: TRY301 - what led to it is the point
+        except ConnectionError as error:
+            raise StateUnavailable("the state server does not answer") from error
+
+    with pytest.raises(StateUnavailable, match="does not answer") as caught:
+        process.perform(fail)
+    assert len("".join(traceback.format_exception(caught.value))) < 10_000
 
 
 def test_a_canary_sings() -> None:
