@@ -127,14 +127,17 @@ async def _tried(services: Services, transfer: Transfer) -> Outcome:
 async def _described(services: Services, desk: Desk, recording: Recording, known: Attempt | None) -> Recording:
     """Ask for what enriches the sidecar; when that has failed for too long, the audio is archived without it."""
     try:
-        described = fit(await desk.vendor.describe(recording), desk.rest.hidden)
+        described = await desk.vendor.describe(recording)
     except Retry as error:
         if known is None or services.clock.now() - known.first_try_at < desk.source.give_up_after:
             raise
         return recording.noting(f"details could not be had: {error.message}")
-    if isinstance(described, Unreadable):
-        raise GiveUp(f"with its details, {described.detail}", GapReason.VENDOR_ERROR)
-    return described
+    if described is recording:  # it was looked at when it was listed
+        return recording
+    kept = fit(described, desk.rest.hidden)
+    if isinstance(kept, Unreadable):
+        raise GiveUp(f"with its details, {kept.detail}", GapReason.VENDOR_ERROR)
+    return kept
 
 
 async def _later(
