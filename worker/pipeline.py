@@ -5,6 +5,7 @@ The tries within a pass are here, and the table from errors to fates; one try is
 
 import asyncio
 import random
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from config.events import Event
@@ -34,13 +35,20 @@ _LONGEST_BACKOFF = timedelta(hours=1)
 log = get_logger()
 
 
-async def archive_one(services: Services, desk: Desk, recording: Recording, watermark: datetime | None) -> Outcome:
-    """Archive a recording, and say what became of it.
+async def archive_one(
+    services: Services,
+    desk: Desk,
+    recording: Recording,
+    watermark: datetime | None,
+    tried: Mapping[str, Attempt] | None = None,
+) -> Outcome:
+    """Archive a recording, and say what became of it. `tried` are the source's retries, where they are known already.
 
     Raises what concerns more than this recording: StopSource and WaitUntil for the source, StoreError for
     the bucket. Everything else is an outcome; the unforeseen is logged with its traceback and tried again.
     """
-    known = await services.state.attempt(desk.source.name, rid(recording.id))
+    name = rid(recording.id)
+    known = await services.state.attempt(desk.source.name, name) if tried is None else tried.get(name)
     try:
         async with asyncio.timeout(services.recording_seconds) as limit:
             outcome = await _archived(services, desk, recording, known, watermark)
