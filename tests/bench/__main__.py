@@ -10,9 +10,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench.contenders import Workers, everybody
+from tests.bench.contenders import Crew, everybody
+from tests.bench.held import COUNTS, held
 from tests.bench.measure import Stand
 from tests.bench.moving import PLAN, QUICK, Sizes, moving
+from tests.bench.site import SOURCE
+from tests.bench.steady import latency, stall
 
 
 def say(line: str = "") -> None:
@@ -51,12 +54,21 @@ def main() -> int:
     sizes = {int(size) for size in told.sizes.split(",") if size}
     plan = {size: count for size, count in plan.items() if not sizes or size in sizes}
     parts = told.only.split(",")
-    chosen = ["limit", *(["rclone"] if has_rclone() else []), "script", "run"]
+    chosen = ["limit", *(["rclone"] if has_rclone() else []), "script", "run", "workers"]
     with tempfile.TemporaryDirectory(prefix="callvault-bench-") as temporary, Stand() as stand:
         folder = Path(temporary)
         if "moving" in parts:
-            with Workers(folder / "workers", stand) as workers:
-                moving(stand, everybody(folder, workers, chosen), plan, 1 if told.quick else told.rounds, say)
+            with Crew(folder / "crew", stand, {SOURCE: {}}, 2) as crew:
+                moving(stand, everybody(folder, crew, chosen), plan, 1 if told.quick else told.rounds, say)
+        if "held" in parts:
+            say()
+            held(stand, folder / "held", say, COUNTS[:1] if told.quick else COUNTS)
+        if "latency" in parts:
+            say()
+            latency(stand, folder / "latency", say, intervals=1 if told.quick else 6)
+        if "stall" in parts:
+            say()
+            stall(stand, folder / "stall", say, count=20 if told.quick else 500, rounds=1 if told.quick else 3)
     return 0
 
 

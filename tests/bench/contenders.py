@@ -8,16 +8,16 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from celery import Celery
+from redis import Redis
 
 from config.load import load
-from storage.state_scripts import NOBODY_IN_FLIGHT
 from tasks import names
 from tasks.celery_settings import celery_settings
 from tests.bench.measure import ROOT, Cost, Stand, cpu_of, peak_of, timed, tree
@@ -105,34 +105,34 @@ class Run:
         return cost
 
 
-class Workers:
-    """`callvault worker` with two processes, and a Valkey of its own; measured from the poll to the last sidecar.
+class Crew:
+    """`callvault worker` and a Valkey of its own. A context manager: the worker stays, as it does."""
 
-    The processor time is that of worker, pool processes and Valkey. A context manager: the worker stays, as it does.
-    """
-
-    title = "callvault worker, 2 processes"
-
-    def __init__(self, folder: Path, stand: Stand) -> None:
+    def __init__(self, folder: Path, stand: Stand, sources: Mapping[str, Mapping[str, Any]], processes: int) -> None:
         self._valkey = Valkey(folder / "valkey")
-        self._stand = stand
         self._folder = folder
+        self._sources = sources
+        self._processes = processes
+        self.stand = stand
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._valkey.start()
-        config = write_config(self._folder, self._stand.url, broker=self._valkey.url)
-        self.environ = environment(CALLVAULT_CONFIG=str(config), PYTHONWARNINGS="ignore")
-        self.settings = load(config, vendor_keys(), self.environ)
-        self._forget()
+        config = write_config(
+            self._folder, self.stand.url, self._sources, broker=self._valkey.url, processes=self._processes
+        )
+        environ = environment(CALLVAULT_CONFIG=str(config), PYTHONWARNINGS="ignore")
+        self._settings = load(config, vendor_keys(), environ)
+        self.forget()
         self._client = Celery("bench", set_as_current=False)
-        self._client.conf.update(celery_settings(self.settings, datetime.now(UTC)))
+        self._client.conf.update(celery_settings(self._settings, datetime.now(UTC)))
         with (self._folder / "words").open("wb") as out:
             self._process = subprocess.Popen(
-                callvault("worker"), env=self.environ, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+                callvault("worker"), env=environ, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out
             )
-        # connections, probe, first use of everything
-        self.go(self._stand, Work.of(self._stand.url, 200, 8000), plan=True)
+        # connections, the probe of the bucket, the first use of everything, in each process
+        self.stand.plan({name: Work.of(self.stand.url, 100, 8000).source() for name in self._sources})
+        self.archive(100 * len(self._sources), self._sources)
         return self
 
     def __exit__(
@@ -140,38 +140,67 @@ class Workers:
     ) -> None:
         self._client.close()
         self._process.terminate()
-        self._process.wait(30)
+        self._process.wait(60)
         self._valkey.stop()
 
-    def _forget(self) -> None:
-        """Forget what was archived before, as the stage does, but not the queues."""
-        with self._valkey.client() as client:
-            if found := list(client.scan_iter("callvault:*")):
-                client.delete(*found)
-            client.eval(NOBODY_IN_FLIGHT, 1, f"callvault:{self.settings.archive.namespace}:permits-since")
+    def forget(self, *, busy: bool = False) -> None:
+        """Forget what was archived before, as the stage does, but not the queues; first let what is under way end.
 
-    def go(self, stand: Stand, work: Work, *, plan: bool = False) -> Cost:
-        if plan:
-            stand.plan({SOURCE: work.source()})
-        self._forget()
-        served, used, began = stand.ask("stats")["cpu"], self._used(), time.time()
-        self._client.send_task(names.POLL, (SOURCE,))
+        `busy`: somebody is stalling, and nobody waits for him.
+        """
+        with self._valkey.client() as client:
+            ends = time.time() + _PATIENCE
+            while not busy and time.time() < ends and (_any(client, "lease:*") or _any(client, "stash:chain:*")):
+                time.sleep(0.02)
+            if found := [key for key in client.scan_iter("callvault:*") if not key.endswith(":permits-since")]:
+                client.delete(*found)
+        self._valkey.nobody_in_flight(self._settings.archive.namespace)
+
+    def poll(self, source: str) -> None:
+        """Ask for a poll, as the scheduler does."""
+        self._client.send_task(names.POLL, (source,))
+
+    def archive(self, count: int, sources: Iterable[str]) -> Cost:
+        """Poll, wait until so many sidecars are there, and return what that cost."""
+        served, used, began = self.stand.ask("stats")["cpu"], self._used(), time.time()
+        for source in sources:
+            self.poll(source)
         ends = began + _PATIENCE
-        while stand.ask("stats")["sidecars"] < work.count:
+        while self.stand.ask("stats")["sidecars"] < count:
             if time.time() > ends:
                 words = (self._folder / "words").read_text()[-3000:]
-                raise RuntimeError(f"the worker did not archive {work.count} recordings:\n{words}")
+                raise RuntimeError(f"the worker did not archive {count} recordings:\n{words}")
             time.sleep(0.02)
-        wall = max(at for _, at in stand.ask("arrivals")["arrived"]) - began
-        served = stand.ask("stats")["cpu"] - served
-        pids = self._pids()
-        return Cost(wall, self._used() - used, peak_of(pids), served / wall)
+        wall = self.stand.ask("arrivals")["arrived"][count - 1][1] - began
+        served = self.stand.ask("stats")["cpu"] - served
+        return Cost(wall, self._used() - used, peak_of(self._pids()), served / wall)
 
     def _pids(self) -> list[int]:
         return [*tree(self._process.pid), self._valkey.pid]
 
     def _used(self) -> float:
         return cpu_of(self._pids())
+
+
+class Workers:
+    """Two processes of `callvault worker`, measured from the poll to the last sidecar.
+
+    The processor time is that of the worker, its two processes and Valkey.
+    """
+
+    title = "callvault worker, 2 processes"
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+
+    def go(self, stand: Stand, work: Work) -> Cost:
+        del stand  # the crew has it
+        self._crew.forget()
+        return self._crew.archive(work.count, [SOURCE])
+
+
+def _any(client: Redis, name: str) -> bool:
+    return any(client.scan_iter(f"callvault:*:{name}"))
 
 
 def callvault(*words: str) -> list[str]:
@@ -186,13 +215,13 @@ def check(stand: Stand, work: Work) -> None:
         raise RuntimeError(f"{found} of {work.count} recordings have a sidecar")
 
 
-def everybody(folder: Path, workers: Workers | None, chosen: Sequence[str]) -> list[Contender]:
+def everybody(folder: Path, crew: Crew, chosen: Sequence[str]) -> list[Contender]:
     """Return who takes part."""
-    all_ = {
+    all_: dict[str, Contender] = {
         "limit": Child("bare limit", "tests.bench.limit", folder),
         "rclone": Rclone(folder),
         "script": Child("aiohttp + boto3 script", "tests.bench.script", folder),
         "run": Run(folder),
+        "workers": Workers(crew),
     }
-    found: list[Contender] = [contender for name, contender in all_.items() if name in chosen]
-    return [*found, *([workers] if workers else [])]
+    return [contender for name, contender in all_.items() if name in chosen]

@@ -1,6 +1,6 @@
 """The bare limit: read, hash, send, for each recording and a ready-made sidecar; no listing, signature, check or log.
 
-Called as `python -m tests.bench.limit URL COUNT SIZE FIRST AT_ONCE`; what Python with aiohttp and uvloop cannot go below.
+Called as `python -m tests.bench.limit URL COUNT SIZE FIRST AT_ONCE`; what aiohttp and uvloop cannot go below.
 """
 
 import asyncio

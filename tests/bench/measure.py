@@ -91,7 +91,7 @@ def timed(stand: Stand, command: Sequence[str], environ: Mapping[str, str], fold
 
 @contextlib.contextmanager
 def _watched(pid: int) -> Iterator[list[int]]:
-    """Read a process's own peak of memory while it lives: what `wait4` tells includes ours, from before it was itself."""
+    """Read a process's own peak of memory while it lives: what `wait4` tells includes ours, from the fork."""
     peaks, over = [0], threading.Event()
 
     def look() -> None:

@@ -1,7 +1,7 @@
 """What one would write in an afternoon: aiohttp reads, boto3's `put_object` writes in a pool of threads.
 
-Called as `python -m tests.bench.script URL COUNT SIZE FIRST AT_ONCE`. It is given the list of recordings and its sidecars ready
-made, verifies nothing, and does not ask whether anything is there already.
+Called as `python -m tests.bench.script URL COUNT SIZE FIRST AT_ONCE`. It is given the list of recordings and its
+sidecars ready made, verifies nothing, and does not ask whether anything is there already.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """What everybody in the benchmark talks to: a phone system and a bucket, as cheap as Python can make them.
 
-One process, one thread, no framework: a request costs it some 50 microseconds, and a body nothing but the kernel's copy. It
+One process, one thread, no framework: a request costs it some 40 microseconds, a body nothing but the kernel's copy. It
 lists and serves recordings that it computes from their number, and swallows what is put into its bucket, of which it
 keeps name, size and metadata. Of S3 it does what rclone, boto3 and callvault ask for: create-only writes, uploads in
 parts, checksums (looked at for probes alone), listings. Buckets with a million objects are computed too, not stored.
