@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median, quantiles
+from typing import Any
 
 from tests.bench.contenders import Crew
 from tests.bench.measure import Stand
@@ -44,23 +45,26 @@ def latency(stand: Stand, folder: Path, say: Callable[[str], None], intervals: i
 
 def stall(stand: Stand, folder: Path, say: Callable[[str], None], count: int, rounds: int) -> None:
     """Measure three sources by themselves, and beside a fourth whose downloads never end."""
-    names = (*_GOOD, _STALLING)
-    rates: list[list[float]] = [[], []]
-    with Crew(folder, stand, {name: {} for name in names}, len(names) + 1) as crew:
-        for turn in range(2 * rounds):
-            stalls = turn >= rounds  # not by turns: who stalls does so for a minute
-            work = Work.of(stand.url, count, 48_000)
-            crew.forget(busy=turn > rounds)
-            sources = {name: work.source() for name in _GOOD}
-            stand.plan(sources | {_STALLING: Source(work.first, 10, 400, stalls=True)})
-            if stalls:
-                crew.poll(_STALLING)
-                _wait(lambda: turn > rounds or stand.ask("stats")["asked"].get("pbx stalled", 0))  # noqa: B023
-            rates[stalls].append(len(_GOOD) * count / crew.archive(len(_GOOD) * count, _GOOD).wall)
-    alone, beside = map(median, rates)
+    rates: dict[str, list[float]] = {"alone": [], "beside": []}
+    keys: dict[str, dict[str, Any]] = {name: {} for name in (*_GOOD, _STALLING)}
+    with (
+        Crew(folder / "alone", stand, keys, len(keys) + 1) as alone,
+        Crew(folder / "beside", stand, keys, len(keys) + 1) as beside,
+    ):
+        for turn in range(rounds):
+            for crew, found in zip((alone, beside), rates.values(), strict=True):
+                work = Work.of(stand.url, count, 48_000)
+                crew.forget(busy=crew is beside and turn > 0)
+                sources = {name: work.source() for name in _GOOD}
+                stand.plan(sources | {_STALLING: Source(work.first, 10, 400, stalls=True)})
+                if crew is beside and turn == 0:
+                    crew.poll(_STALLING)
+                    _wait(lambda: stand.ask("stats")["asked"].get("pbx stalled", 0))
+                found.append(len(_GOOD) * count / crew.archive(len(_GOOD) * count, _GOOD).wall)
+    of = median(b / a for a, b in zip(*rates.values(), strict=True))
     say(f"three sources with {count} recordings of 48 KB each, five processes; medians of {rounds} rounds")
-    rows = [("by themselves", alone), ("beside one that stalls", beside)]
-    lines(("", "rec/s", "of their rate"), [(what, f"{rate:.0f}", f"{rate / alone:.2f}") for what, rate in rows], say)
+    rows = [("by themselves", median(rates["alone"]), 1.0), ("beside one that stalls", median(rates["beside"]), of)]
+    lines(("", "rec/s", "of their rate"), [(what, f"{rate:.0f}", f"{of:.2f}") for what, rate, of in rows], say)
 
 
 def _wait(condition: Callable[[], object]) -> None:
