@@ -54,7 +54,7 @@ def main() -> int:
     sizes = {int(size) for size in told.sizes.split(",") if size}
     plan = {size: count for size, count in plan.items() if not sizes or size in sizes}
     parts = told.only.split(",")
-    chosen = ["limit", *(["rclone"] if has_rclone() else []), "script", "run", "workers"]
+    chosen = ["limit", *(["rclone"] if has_rclone() else []), "script", "threads", "run", "workers"]
     with tempfile.TemporaryDirectory(prefix="callvault-bench-") as temporary, Stand() as stand:
         folder = Path(temporary)
         if "moving" in parts:

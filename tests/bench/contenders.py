@@ -221,6 +221,7 @@ def everybody(folder: Path, crew: Crew, chosen: Sequence[str]) -> list[Contender
         "limit": Child("bare limit", "tests.bench.limit", folder),
         "rclone": Rclone(folder),
         "script": Child("aiohttp + boto3 script", "tests.bench.script", folder),
+        "threads": Child("requests + boto3 script", "tests.bench.threads", folder),
         "run": Run(folder),
         "workers": Workers(crew),
     }

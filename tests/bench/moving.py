@@ -13,7 +13,7 @@ Sizes = Mapping[int, int]
 PLAN: Sizes = {8_000: 1500, 48_000: 1500, 500_000: 400, 5_000_000: 60, 60_000_000: 8}
 QUICK: Sizes = {48_000: 40, 10_000_000: 2}
 Say = Callable[[str], None]
-_SLOW = 3  # the script takes five times as long: it is given a third of the recordings
+_SLOW = 3  # the scripts take five times as long: they are given a third of the recordings
 
 
 def moving(stand: Stand, contenders: Sequence[Contender], plan: Sizes, rounds: int, say: Say) -> None:
@@ -25,7 +25,7 @@ def moving(stand: Stand, contenders: Sequence[Contender], plan: Sizes, rounds: i
             starts[contender.title].append(_once(stand, contender, 1, min(plan))[0])
         for size, count in plan.items():
             for contender in contenders:
-                share = max(2, count // _SLOW) if contender.title.startswith("aiohttp") else count
+                share = max(2, count // _SLOW) if contender.title.endswith("script") else count
                 cost, moved = _once(stand, contender, share, size)
                 costs[size][contender.title].append(_each(cost.less(_middle(starts[contender.title])), moved))
     say("what starting, one recording and ending cost, which is taken off below:")
