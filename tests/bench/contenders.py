@@ -20,7 +20,7 @@ from redis import Redis
 from config.load import load
 from tasks import names
 from tasks.celery_settings import celery_settings
-from tests.bench.measure import ROOT, Cost, Stand, cpu_of, peak_of, timed, tree
+from tests.bench.measure import ROOT, Cost, Stand, cpu_of, forget_peaks, peak_of, timed, tree
 from tests.bench.server import BUCKET
 from tests.bench.site import AT_ONCE, KEY, SECRET, SOURCE, Work, environment, write_config, write_files
 from tests.support.valkey import Valkey
@@ -162,6 +162,7 @@ class Crew:
 
     def archive(self, count: int, sources: Iterable[str]) -> Cost:
         """Poll, wait until so many sidecars are there, and return what that cost."""
+        forget_peaks(self._pids())
         served, used, began = self.stand.ask("stats")["cpu"], self._used(), time.time()
         for source in sources:
             self.poll(source)

@@ -15,7 +15,7 @@ from tests.bench.table import lines
 
 
 def test_everybody_moves_the_same_recordings(tmp_path: Path) -> None:
-    """Each contender that can be had here moves recordings large enough to go up in parts, and has a row in the table."""
+    """Each contender that can be had here moves recordings that go up in parts, and has a row in the table."""
     told: list[str] = []
     chosen = ["limit", "script", "run", "workers", *(["rclone"] if shutil.which("rclone") else [])]
     with Stand() as stand, Crew(tmp_path / "crew", stand, {SOURCE: {}}, 2) as crew:
