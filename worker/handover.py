@@ -188,10 +188,11 @@ class _InFlight:
         self._begun += 1
         number = self._begun
         async with self._writing:  # of those who wait here, whoever comes in first writes for all
-            if self._written < number:
-                number = self._begun
-                await self._state.note(self._name, self._rids)
-                self._written = number
+            if self._written >= number:
+                return
+            number = self._begun
+            await self._state.note(self._name, self._rids)
+            self._written = number
 
     def ended(self, recording: Recording) -> None:
         self._rids.pop(rid(recording.id), None)
