@@ -1,4 +1,5 @@
-# Two commands do it all: `make demo` shows what callvault does, `make test` proves it. `make chaos` breaks it for a while.
+# Two commands do it all: `make demo` shows what callvault does, `make test` proves it. `make chaos` breaks it for a while,
+# `make bench` says what it costs beside rclone and the usual script.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,11 @@ READY := $(VENV)/.ready
 MINUTES ?= 10
 SEED ?=
 
-.PHONY: demo test chaos lint types imports cover lock clean
+# How many rounds `make bench` goes; QUICK=1 only shows that it works.
+ROUNDS ?= 5
+QUICK ?=
+
+.PHONY: demo test chaos bench lint types imports cover lock clean
 
 demo: $(READY)
 	$(BIN)/callvault demo
@@ -17,6 +22,9 @@ test: lint cover
 
 chaos: $(READY)
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+bench: $(READY)
+	$(BIN)/python -m tests.bench --rounds $(ROUNDS) $(if $(QUICK),--quick)
 
 lint: $(READY)
 	$(BIN)/ruff check .

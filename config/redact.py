@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, time
+from functools import lru_cache
 from pathlib import PurePath
 from urllib.parse import quote, quote_plus
 
@@ -51,6 +52,8 @@ _PATTERNS = tuple(
         (r"\b((?:set-)?cookie|authorization|x-amz-security-token)(:\s*)[^\r\n\"']+", rf"\1\2{MASK}"),
     )
 )
+
+_BARE = re.compile(r"[^\s:=]*")  # of such a text no pattern has anything to say: each wants one of the three
 
 
 class Redactor:
@@ -111,8 +114,7 @@ class Redactor:
 
     def field(self, name: str, value: object, depth: int = 0) -> object:
         """Return the value as it may be shown under this name."""
-        denied = _DENIED.search(name.lower().replace("_", "-"))
-        return MASK if denied and value is not None and not isinstance(value, bool) else self.value(value, depth)
+        return MASK if _denied(name) and value is not None and not isinstance(value, bool) else self.value(value, depth)
 
     def _items(self, told: Mapping[object, object], depth: int) -> Iterator[tuple[str, object]]:
         for key, item in list(told.items())[:_MOST_ITEMS]:
@@ -120,9 +122,16 @@ class Redactor:
 
     def _clean(self, text: str) -> str:
         clean = self.known(text[:_LONGEST_READ])
+        if _BARE.fullmatch(clean):
+            return clean
         for pattern, instead in _PATTERNS:
             clean = pattern.sub(instead, clean)
         return clean
+
+
+@lru_cache(maxsize=256)
+def _denied(name: str) -> bool:
+    return bool(_DENIED.search(name.lower().replace("_", "-")))
 
 
 def _cut(text: str, longest: int) -> str:

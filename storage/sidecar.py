@@ -4,7 +4,6 @@ Schema v1 is public; `storage/schema/*.json` is generated from these models and 
 Writing and reading objects is `storage.store`; what they are called is `storage.keys`.
 """
 
-import json
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -168,6 +167,5 @@ def canonical(model: Model) -> bytes:
 
     Indented for people, but for records so large that nobody reads them: deep ones would grow a hundredfold.
     """
-    told = model.model_dump(mode="json", by_alias=True)
-    text = json.dumps(told, ensure_ascii=False)
-    return (json.dumps(told, ensure_ascii=False, indent=2) if len(text) < _READABLE else text).encode() + b"\n"
+    text = model.model_dump_json(by_alias=True)
+    return (model.model_dump_json(by_alias=True, indent=2) if len(text) < _READABLE else text).encode() + b"\n"

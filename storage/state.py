@@ -147,8 +147,8 @@ class State(Permits, Protocol):
         """Remember a day as read from the bucket."""
         ...
 
-    async def add_held(self, source: str, day: date, rid: str) -> None:
-        """Add one to a remembered day; does nothing where the day is not remembered."""
+    async def add_held(self, source: str, day: date, rids: Iterable[str]) -> None:
+        """Add some to a remembered day; does nothing where the day is not remembered."""
         ...
 
     async def attempts(self, source: str) -> dict[str, Attempt]:

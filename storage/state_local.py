@@ -169,10 +169,10 @@ class LocalState:
         """Remember a day as read from the bucket."""
         self._of(source).held[day] = set(rids)
 
-    async def add_held(self, source: str, day: date, rid: str) -> None:
-        """Add one to a remembered day; does nothing where the day is not remembered."""
-        if (rids := self._of(source).held.get(day)) is not None:
-            rids.add(rid)
+    async def add_held(self, source: str, day: date, rids: Iterable[str]) -> None:
+        """Add some to a remembered day; does nothing where the day is not remembered."""
+        if (known := self._of(source).held.get(day)) is not None:
+            known.update(rids)
 
     async def attempts(self, source: str) -> dict[str, Attempt]:
         """Return all recordings of the source that are being retried, by `rid`."""

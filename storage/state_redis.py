@@ -157,9 +157,9 @@ class RedisState:
         key = self._key("held", source, day.isoformat())
         await self._server.run(lua.REMEMBER_HELD, [key], _HELD_MS, _REMEMBERED, *rids)
 
-    async def add_held(self, source: str, day: date, rid: str) -> None:
-        """Add one to a remembered day; does nothing where the day is not remembered."""
-        await self._server.run(lua.ADD_HELD, [self._key("held", source, day.isoformat())], rid)
+    async def add_held(self, source: str, day: date, rids: Iterable[str]) -> None:
+        """Add some to a remembered day; does nothing where the day is not remembered."""
+        await self._server.run(lua.ADD_HELD, [self._key("held", source, day.isoformat())], *rids)
 
     async def attempts(self, source: str) -> dict[str, Attempt]:
         """Return all recordings of the source that are being retried, by `rid`."""

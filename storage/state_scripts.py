@@ -154,8 +154,8 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[1])
 """
 
 ADD_HELD = """
--- KEYS: day. ARGV: rid. The day's life is not extended: it is to be read from the bucket again.
-if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('SADD', KEYS[1], ARGV[1]) end
+-- KEYS: day. ARGV: rids. The day's life is not extended: it is to be read from the bucket again.
+if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('SADD', KEYS[1], unpack(ARGV)) end
 return 1
 """
 

@@ -44,7 +44,7 @@ class Loop:
         told to stop.
         """
         if self._runner is None:
-            self._runner = asyncio.Runner(loop_factory=_loop_factory())
+            self._runner = asyncio.Runner(loop_factory=loop_factory())
         # the runner would go on using the log context of the task that made it
         return self._runner.run(self._bounded(work), context=contextvars.copy_context())
 
@@ -95,7 +95,8 @@ async def _wind_up(last: Callable[[], Awaitable[None]] | None) -> None:
             await last()
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return how to make the fastest event loop there is here; None for Python's own."""
     try:
         import uvloop  # noqa: PLC0415 - not to be had on every platform
     except ImportError:

@@ -6,14 +6,16 @@ recording: then nothing becomes a gap for it yet.
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from datetime import datetime
+from contextlib import suppress
+from datetime import date, datetime
 
 from config.events import Event
 from config.logs import get_logger
 from storage.keys import rid, utc_date
 from storage.sidecar import GapReason
+from storage.state import State, StateUnavailable
 from worker.errors import StopSource
 from worker.limits import PATIENCE, Gate
 from worker.model import Recording
@@ -36,6 +38,8 @@ _BLAMELESS = frozenset({
 """Reasons that were established for each recording by itself, whatever happens to the others."""
 log = get_logger()
 
+_TOLD_TOGETHER = 25
+"""Recordings whose being held is told to the state in one go; as many are downloaded again after a worker's death."""
 _LOOK_EVERY = 1.0  # seconds between two looks of the watchdog
 _LOOKS_PER_SIGN = 5  # leases last 15 s: two renewals may be lost
 
@@ -62,6 +66,7 @@ async def archive_many(
     waiting = iter(sorted(recordings, key=lambda recording: rid(recording.id) in tried))
     before, failed_before = report.archived, report.to_retry
     unsettled: list[datetime] = []
+    held = _Held(services.state, desk.source.name)
     gaps: list[tuple[Recording, Outcome]] = []
 
     def settle(recording: Recording, outcome: Outcome) -> None:
@@ -88,14 +93,14 @@ async def archive_many(
             if starting:
                 await starting(recording)
             reached(Step.BEGUN)
-            outcome = await archive_one(services, desk, recording, watermark)
+            outcome = await archive_one(services, desk, recording, watermark, tried)
             if ended:
                 ended(recording)
             if outcome.fate is Fate.GAP:
                 gaps.append((recording, outcome))
             else:
                 if outcome.fate in (Fate.ARCHIVED, Fate.HELD):
-                    await services.state.add_held(desk.source.name, utc_date(recording.started_at), rid(recording.id))
+                    await held.add(recording)
                 settle(recording, outcome)
                 reached(Step.SETTLED)
 
@@ -103,6 +108,8 @@ async def archive_many(
         # twice the connections: while one half writes to the archive, the other half downloads
         await _together(work, min(services.transfers, 2 * desk.source.max_connections))
     finally:
+        with suppress(StateUnavailable):  # then they are downloaded once more, and found to be there
+            await held.tell()
         blamed = _blamed(gaps) if report.archived == before else frozenset()
         for recording, outcome in gaps:
             decide = put_off if outcome.reason in blamed else settle_gap
@@ -113,6 +120,25 @@ async def archive_many(
     if hopeless():
         tell(f"{_HOPELESS} recordings in a row failed and none was archived; the rest is left for the next pass")
     return min(unsettled, default=None)
+
+
+class _Held:
+    """What is held by now, told to the state some at a time."""
+
+    def __init__(self, state: State, source: str) -> None:
+        self._state = state
+        self._source = source
+        self._untold: dict[date, list[str]] = defaultdict(list)
+
+    async def add(self, recording: Recording) -> None:
+        self._untold[utc_date(recording.started_at)].append(rid(recording.id))
+        if sum(map(len, self._untold.values())) >= _TOLD_TOGETHER:
+            await self.tell()
+
+    async def tell(self) -> None:
+        while self._untold:
+            day, rids = self._untold.popitem()
+            await self._state.add_held(self._source, day, rids)
 
 
 def _blamed(gaps: list[tuple[Recording, Outcome]]) -> frozenset[GapReason]:

@@ -145,7 +145,8 @@ async def _work(
     index = Index(services, desk.source)
     due = [r for r in work.recordings if not await index.held(rid(r.id), utc_date(r.started_at))]
     died_with = await watch.of_the_dead()
-    suspects = [r for r in due if await _suspect(services, desk, r, died_with)]
+    tried = await services.state.attempts(desk.source.name)
+    suspects = [r for r in due if await _suspect(services, desk, r, tried.get(rid(r.id)), died_with)]
     await services.state.drop(f"begun:{batch}")  # from here on, deaths are blamed on recordings
     names = {r.id for r in suspects}
     rest = [r for r in due if r.id not in names]
@@ -156,15 +157,16 @@ async def _work(
         await archive([suspect])
 
 
-async def _suspect(services: Services, desk: Desk, recording: Recording, died_with: frozenset[str]) -> bool:
+async def _suspect(
+    services: Services, desk: Desk, recording: Recording, known: Attempt | None, died_with: frozenset[str]
+) -> bool:
     """Tell whether a worker died while this recording was under way, now or earlier, and count the death."""
-    name, state = rid(recording.id), services.state
-    known = await state.attempt(desk.source.name, name)
+    name = rid(recording.id)
     if name not in died_with:
         return known is not None and known.crashes > 0
     now = services.clock.now()
     known = known or Attempt(now, 0, now, "the worker died while archiving it")
-    await state.save_attempt(desk.source.name, name, replace(known, crashes=known.crashes + 1))
+    await services.state.save_attempt(desk.source.name, name, replace(known, crashes=known.crashes + 1))
     return True
 
 
@@ -175,13 +177,22 @@ class _InFlight:
         self._state = state
         self._name = name
         self._rids: dict[str, str] = {}
+        self._begun = self._written = 0
+        self._writing = asyncio.Lock()
 
     async def of_the_dead(self) -> frozenset[str]:
         return frozenset(await self._state.noted(self._name))
 
     async def begins(self, recording: Recording) -> None:
         self._rids[rid(recording.id)] = "1"
-        await self._state.note(self._name, self._rids)
+        self._begun += 1
+        number = self._begun
+        async with self._writing:  # of those who wait here, whoever comes in first writes for all
+            if self._written >= number:
+                return
+            number = self._begun
+            await self._state.note(self._name, self._rids)
+            self._written = number
 
     def ended(self, recording: Recording) -> None:
         self._rids.pop(rid(recording.id), None)

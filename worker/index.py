@@ -9,7 +9,7 @@ destroyed counts as held too, by the note that says so: its time is over, and it
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -22,6 +22,7 @@ _DAY = timedelta(days=1)
 _DAYS = re.compile(r"date=[0-9]{4}-[0-9]{2}-[0-9]{2}/")  # other folders are somebody else's
 _MONTH = 31
 _WATERMARK_DAYS = 40  # newest days looked at for a watermark before giving up
+_LOOKS_BACK = (_WATERMARK_DAYS, 400, 0)  # days, one look after the other; 0: all there are
 _WATERMARK_LOOKS = 3  # newest sidecars looked at per day
 
 WATERMARK = "watermark"
@@ -141,9 +142,8 @@ async def archived_watermark(services: Services, source: Source) -> datetime | N
     Each is a lower bound of the true one, which only moves forward, so looking at a few is safe: it costs at
     most a listing that goes further back than needed.
     """
-    folder = services.keys.days("recordings", source.name)
-    days = [found for found in await services.store.folders(folder) if _DAYS.fullmatch(found[len(folder) :])]
-    for day in reversed(days[-_WATERMARK_DAYS:]):
+    looked = 0
+    async for day in _days_latest_first(services, source):
         sidecars = [found async for found in services.store.objects(day) if found.key.endswith(".json")]
         sidecars.sort(key=lambda found: found.modified)
         marks = []
@@ -151,6 +151,24 @@ async def archived_watermark(services: Services, source: Source) -> datetime | N
             info = await services.store.head(found.key)
             if info and (mark := moment_or_none(info.metadata.get(WATERMARK))):
                 marks.append(mark)
-        if marks:
-            return max(marks)
+        looked += 1
+        if marks or looked == _WATERMARK_DAYS:
+            return max(marks, default=None)
     return None
+
+
+async def _days_latest_first(services: Services, source: Source) -> AsyncIterator[str]:
+    """Iterate over the folders of the source's days.
+
+    Those of the last weeks are listed first, and older ones only if they are asked for: an archive of ten years is
+    not listed for its end.
+    """
+    folder, today = services.keys.days("recordings", source.name), services.clock.now().date()
+    seen: set[str] = set()
+    for ago in _LOOKS_BACK:
+        after = f"{folder}date={today - timedelta(days=ago)}" if ago else ""
+        found = await services.store.folders(folder, start_after=after)
+        days = [day for day in found if _DAYS.fullmatch(day[len(folder) :]) and day not in seen]
+        seen.update(days)
+        for day in reversed(days):
+            yield day

@@ -35,6 +35,7 @@ LOST = "lost the right to have a request open, because the state did not answer 
 
 _RENEW_EVERY = PERMIT_LIFE / 8  # a second; each renewal is sent whether the one before was answered or not
 _LOST_AFTER = PERMIT_LIFE * 5 / 8  # without a renewal: looked at every second, so two are left for the end to arrive
+_LOOK_AGAIN = 0.05  # seconds for which nobody here asks again whether another process was asked for a pause
 _ASK_AGAIN = (0.02, 0.2)  # seconds between two looks for a free permit
 
 
@@ -97,6 +98,7 @@ class Gate:
         self._here = asyncio.Semaphore(source.max_connections)
         self._slots: dict[str, Slot] = {}
         self._excused = 0
+        self._free_until = 0.0
         self._leaving: set[asyncio.Task[None]] = set()
         self._upkeep: asyncio.Task[None] | None = None
         self._progress_at = self._empty_since = clock.monotonic()
@@ -142,6 +144,7 @@ class Gate:
 
     async def pause(self, seconds: float, reason: str) -> None:
         """Leave the source alone, from all processes, for so many seconds."""
+        self._free_until = 0.0
         log.warning(Event.SOURCE_PAUSED, source=self._source.name, seconds=round(seconds, 1), detail=reason)
         await self._permits.pause(self._source.name, self._clock.now() + timedelta(seconds=seconds), reason)
 
@@ -169,7 +172,11 @@ class Gate:
         Returns whether there was anything to wait for.
         """
         waited = False
-        while pause := await self._permits.paused(self._source.name):
+        while _now() >= self._free_until:
+            pause = await self._permits.paused(self._source.name)
+            if pause is None:
+                self._free_until = _now() + _LOOK_AGAIN
+                break
             seconds = (pause.until - self._clock.now()).total_seconds()
             if seconds <= 0:  # over since it was looked up
                 break
@@ -199,6 +206,7 @@ class Gate:
                 await self._permits.release(
                     self._source.name, token
                 )  # the answer came so late that it is worth nothing
+            self._free_until = 0.0
             await self._clock.sleep(random.uniform(*_ASK_AGAIN))  # noqa: S311 - jitter, not a secret
 
     async def _keep_up(self) -> None:

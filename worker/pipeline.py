@@ -5,6 +5,7 @@ The tries within a pass are here, and the table from errors to fates; one try is
 
 import asyncio
 import random
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from config.events import Event
@@ -34,13 +35,20 @@ _LONGEST_BACKOFF = timedelta(hours=1)
 log = get_logger()
 
 
-async def archive_one(services: Services, desk: Desk, recording: Recording, watermark: datetime | None) -> Outcome:
-    """Archive a recording, and say what became of it.
+async def archive_one(
+    services: Services,
+    desk: Desk,
+    recording: Recording,
+    watermark: datetime | None,
+    tried: Mapping[str, Attempt] | None = None,
+) -> Outcome:
+    """Archive a recording, and say what became of it. `tried` are the source's retries, where they are known already.
 
     Raises what concerns more than this recording: StopSource and WaitUntil for the source, StoreError for
     the bucket. Everything else is an outcome; the unforeseen is logged with its traceback and tried again.
     """
-    known = await services.state.attempt(desk.source.name, rid(recording.id))
+    name = rid(recording.id)
+    known = await services.state.attempt(desk.source.name, name) if tried is None else tried.get(name)
     try:
         async with asyncio.timeout(services.recording_seconds) as limit:
             outcome = await _archived(services, desk, recording, known, watermark)
@@ -127,14 +135,17 @@ async def _tried(services: Services, transfer: Transfer) -> Outcome:
 async def _described(services: Services, desk: Desk, recording: Recording, known: Attempt | None) -> Recording:
     """Ask for what enriches the sidecar; when that has failed for too long, the audio is archived without it."""
     try:
-        described = fit(await desk.vendor.describe(recording), desk.rest.hidden)
+        described = await desk.vendor.describe(recording)
     except Retry as error:
         if known is None or services.clock.now() - known.first_try_at < desk.source.give_up_after:
             raise
         return recording.noting(f"details could not be had: {error.message}")
-    if isinstance(described, Unreadable):
-        raise GiveUp(f"with its details, {described.detail}", GapReason.VENDOR_ERROR)
-    return described
+    if described is recording:  # it was looked at when it was listed
+        return recording
+    kept = fit(described, desk.rest.hidden)
+    if isinstance(kept, Unreadable):
+        raise GiveUp(f"with its details, {kept.detail}", GapReason.VENDOR_ERROR)
+    return kept
 
 
 async def _later(

@@ -1,8 +1,9 @@
 """The archive in S3: `storage.store.ArchiveStore` over HTTP.
 
-botocore supplies credentials and signatures, aiohttp sends; that costs a fifth of boto3's processor time per
-object, and one way of retrying and explaining serves the hot path and the rare calls alike. What one bucket can be
-relied on to refuse is found out by `probe`, before the first create-only write unless the caller knows it already.
+botocore supplies the credentials; signatures (`storage.s3.signing`) and HTTP (`storage.s3.wire`) are our own, which
+costs a small part of boto3's processor time per object, and one way of retrying and explaining serves the hot path and
+the rare calls alike. What one bucket can be relied on to refuse is found out by `probe`, before the first create-only
+write unless the caller knows it already.
 """
 
 import asyncio
@@ -11,8 +12,6 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-
-import aiohttp
 
 from config.clock import Clock
 from config.events import Event
@@ -161,9 +160,9 @@ class S3Store:
     async def get(self, key: str, *, max_bytes: int) -> bytes:
         """Return an object's bytes. ObjectMissing, or IntegrityError above `max_bytes`."""
 
-        async def whole(content: aiohttp.StreamReader) -> bytes:
+        async def whole(content: AsyncIterator[bytes]) -> bytes:
             chunks, size = [], 0
-            async for chunk in content.iter_any():
+            async for chunk in content:
                 chunks.append(chunk)
                 size += len(chunk)
                 if size > max_bytes:
@@ -175,9 +174,9 @@ class S3Store:
     async def sha256(self, key: str) -> str:
         """Return the SHA-256 of the stored bytes, in hex, read in bounded memory. ObjectMissing."""
 
-        async def hashed(content: aiohttp.StreamReader) -> bytes:
+        async def hashed(content: AsyncIterator[bytes]) -> bytes:
             digest = hashlib.sha256()
-            async for chunk in content.iter_any():
+            async for chunk in content:
                 digest.update(chunk)
             return digest.digest()
 

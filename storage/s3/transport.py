@@ -5,13 +5,10 @@ What an answer means is `storage.s3.refusals`; what is asked for is `storage.s3.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Collection, Mapping
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-
-import aiohttp
-from aiohttp.abc import AbstractStreamWriter
-from yarl import URL
 
 from config import VERSION
 from config.clock import Clock
@@ -20,16 +17,18 @@ from storage.s3.address import Address
 from storage.s3.answers import Answer, error_in
 from storage.s3.refusals import Operation, explain
 from storage.s3.signing import Signer
+from storage.s3.wire import EndedEarly, NotHttp, Unreachable, Wire
 from storage.store import Body
 
 EMPTY_SHA256 = sha256(b"").hexdigest()
 
 _MAX_ANSWER = 16 * 1024 * 1024  # a listing of 1,000 keys of 1,024 bytes, each byte written %XX, is 4 MB
 _MAX_ERROR = 64 * 1024
-_SLICE = 256 * 1024  # bytes handed to the socket at a time, so that other transfers have their turn
 _AT_ONCE = 32
 _BACKOFF = 0.5  # seconds before the second try, doubled for each further one
 _LONGEST_WAIT = 30.0  # whatever Retry-After says: the caller has its own ways to wait longer
+
+_ALWAYS = {"Accept-Encoding": "identity", "User-Agent": f"callvault/{VERSION}"}  # not signed: proxies may change them
 
 _PASSES = frozenset({429, 500, 502, 503, 504})
 _PASSING_CODES = frozenset(
@@ -37,7 +36,7 @@ _PASSING_CODES = frozenset(
     | {"OperationAborted", "Throttling", "ThrottlingException", "TooManyRequests"}
 )
 
-Sink = Callable[[aiohttp.StreamReader], Awaitable[bytes]]
+Sink = Callable[[AsyncIterator[bytes]], Awaitable[bytes]]
 """Reads the body of a good answer and returns what is to be its `body`; called anew for each try."""
 
 
@@ -66,27 +65,6 @@ class Request:
     sha256: str = EMPTY_SHA256
 
 
-class _Body(aiohttp.payload.Payload):
-    """Bytes sent slice by slice without a copy, and once: aiohttp itself would repeat a PUT whose answer was lost."""
-
-    _autoclose = True
-
-    def __init__(self, value: Body) -> None:
-        super().__init__(value)
-        self._size = len(value)
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Return the body as text, which aiohttp's interface asks for."""
-        return bytes(self._value).decode(encoding, errors)  # pragma: no cover - aiohttp itself sends by `write`
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        """Write all of it; the writer waits where the socket is full."""
-        self._consumed = True
-        view = memoryview(self._value)
-        for at in range(0, len(view), _SLICE):
-            await writer.write(view[at : at + _SLICE])
-
-
 class Transport:
     """Sends requests to one bucket. Safe to use from many coroutines of one event loop."""
 
@@ -96,7 +74,8 @@ class Transport:
         self._clock = clock
         self._patience = patience
         self._slots = asyncio.Semaphore(_AT_ONCE)
-        self._session: aiohttp.ClientSession | None = None
+        self._wire = Wire(address.base, patience.connect, patience.silence)
+        self._target_at = address.base.index("/", len("https://")) if "/" in address.base[8:] else len(address.base)
 
     async def call(
         self,
@@ -127,16 +106,16 @@ class Transport:
         while True:
             tries += 1
             wait = _BACKOFF * 2 ** (tries - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
-            cause: Exception | None = None
+            cause: OSError | None = None
             try:
                 answer = await self._once(request, sink)
-            except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as exc:
+            except ssl.SSLError as exc:
                 raise StoreRefused(
                     f"{self._told(request)}: the certificate of {self.address.host} is not trusted or TLS failed"
                     f" ({type(exc).__name__}): correct archive.endpoint_url or the machine's CA certificates",
                     request.key,
                 ) from exc
-            except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            except OSError as exc:  # time-outs are of this kind too
                 cause, trouble = exc, _words(exc)
             else:
                 if not _passes(answer, request):
@@ -155,27 +134,11 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close connections."""
-        if self._session:
-            await self._session.close()
+        await self._wire.aclose()
 
     def _told(self, request: Request) -> str:
         of = f" of {request.key}" if request.key else ""
         return f"bucket {self.address.bucket} at {self.address.host}: {request.operation}{of}"
-
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),  # `_slots` limits, and waiting for one is no time-out
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=self._patience.connect, sock_read=self._patience.silence
-                ),
-                auto_decompress=False,
-                trust_env=False,
-                skip_auto_headers=("Content-Type",),  # one that is sent must have been signed
-                headers={"Accept-Encoding": "identity", "User-Agent": f"callvault/{VERSION}"},
-            )
-        return self._session
 
     async def _once(self, request: Request, sink: Sink | None) -> Answer:
         url = self.address.url(request.key, request.query)
@@ -187,27 +150,23 @@ class Transport:
             async with asyncio.timeout(
                 self._patience.connect + self._patience.silence + len(request.body) / self._patience.slowest
             ):
-                response = await self._open().request(
-                    request.method,
-                    URL(url, encoded=True),
-                    headers=headers,
-                    data=_Body(request.body) if request.body else None,
-                    allow_redirects=False,
+                exchange = await self._wire.ask(
+                    request.method, url[self._target_at :], {**_ALWAYS, **headers}, request.body
                 )
-            async with response:
-                good = response.status < 300
+            with exchange:
+                good = exchange.status < 300
                 if good and sink:
-                    return Answer(response.status, response.headers, sent_at, await sink(response.content))
-                body = await _read(response.content, _MAX_ANSWER if good else _MAX_ERROR)
+                    return Answer(exchange.status, exchange.headers, sent_at, await sink(exchange.chunks()))
+                body = await _read(exchange.chunks(), _MAX_ANSWER if good else _MAX_ERROR)
         error = error_in(body) if body and (not good or request.method == "POST") else {}
         hidden = {name: self._signer.hide(text) for name, text in error.items()}
-        return Answer(response.status, response.headers, sent_at, body, hidden)
+        return Answer(exchange.status, exchange.headers, sent_at, body, hidden)
 
 
-async def _read(content: aiohttp.StreamReader, limit: int) -> bytes:
+async def _read(content: AsyncIterator[bytes], limit: int) -> bytes:
     """Read up to `limit` bytes; what is beyond makes XML unreadable and is not worth the memory."""
     chunks, size = [], 0
-    async for chunk in content.iter_any():
+    async for chunk in content:
         chunks.append(chunk)
         size += len(chunk)
         if size >= limit:
@@ -224,16 +183,16 @@ def _passes(answer: Answer, request: Request) -> bool:
     return answer.status in _PASSES or answer.code in _PASSING_CODES or (answer.status == 409 and not answer.error)
 
 
-def _words(exc: Exception) -> str:
-    """Say what happened on the wire; the texts of aiohttp may hold a whole URL."""
+def _words(exc: OSError) -> str:
+    """Say what happened on the wire."""
     match exc:
-        case TimeoutError():  # aiohttp's own time-outs are of this kind too
+        case TimeoutError():
             return "there was no answer in time"
-        case aiohttp.ClientConnectorError():
-            return f"no connection could be made ({exc.os_error.strerror or type(exc.os_error).__name__})"
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
-            return "the connection was cut"
-        case aiohttp.ClientPayloadError():
+        case Unreachable():
+            return f"no connection could be made ({exc})"
+        case EndedEarly():
             return "the answer ended early"
+        case NotHttp():
+            return f"the exchange failed ({type(exc).__name__}: {exc})"
         case _:
-            return f"the exchange failed ({type(exc).__name__})"
+            return "the connection was cut"

@@ -17,6 +17,7 @@ import typer
 from config.load import ConfigError, find_config, load
 from config.logs import configure_logging
 from config.settings import Settings
+from tasks.loop import loop_factory
 from worker.vendors import vendor_keys
 
 T = TypeVar("T")
@@ -100,4 +101,5 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
 
-    return asyncio.run(main())
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(main())

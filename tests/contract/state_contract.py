@@ -51,7 +51,7 @@ async def everything(state: State, clock: FakeClock) -> None:
     await state.set_watermark("hq", now, 1)
     await state.watermark("hq")
     await state.remember_held("hq", DAY, ["a"])
-    await state.add_held("hq", DAY, "b")
+    await state.add_held("hq", DAY, ["b"])
     await state.held("hq", DAY)
     await state.save_attempt("hq", "a", attempt())
     await state.attempt("hq", "a")
@@ -222,11 +222,11 @@ class StateContract:
 
     async def test_held_recordings_are_added_to_remembered_days_alone(self, state: State) -> None:
         """One more recording joins a remembered day; an unknown day stays unknown, so that it is read in full."""
-        await state.add_held("hq", DAY, "a")
+        await state.add_held("hq", DAY, ["a"])
         assert await state.held("hq", DAY) is None
         await state.remember_held("hq", DAY, [])
-        await state.add_held("hq", DAY, "a")
-        await state.add_held("hq", DAY, "a")
+        await state.add_held("hq", DAY, ["a"])
+        await state.add_held("hq", DAY, ["a"])
         assert await state.held("hq", DAY) == {"a"}
 
     async def test_a_busy_day_is_remembered_whole(self, state: State) -> None:

@@ -308,7 +308,7 @@ async def test_a_remembered_day_is_read_again_after_a_day(state: RedisState, raw
     """Adding to a remembered day does not make it last longer."""
     await state.remember_held("hq", DAY, [])
     raw.pexpire(f"{P}held:hq:{DAY}", 5000)
-    await state.add_held("hq", DAY, "a")
+    await state.add_held("hq", DAY, ["a"])
     assert 0 < raw.pttl(f"{P}held:hq:{DAY}") <= 5000
 
 
@@ -390,7 +390,7 @@ async def test_a_flush_at_any_point_raises_nothing(state: RedisState, raw: redis
     await state.unpause("hq")
     assert await state.watermark("hq") is None
     assert await state.held("hq", DAY) is None
-    await state.add_held("hq", DAY, "a")
+    await state.add_held("hq", DAY, ["a"])
     assert await state.attempts("hq") == {}
     assert await state.attempt("hq", "a") is None
     await state.forget_attempt("hq", "a")

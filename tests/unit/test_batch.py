@@ -1,7 +1,8 @@
 """Many recordings at once, and the source's patience."""
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Iterable
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import worker.batch
 from storage.errors import StoreUnavailable
 from storage.sidecar import GapReason
-from storage.state import Attempt
+from storage.state import Attempt, StateUnavailable
 from tests.support.bench import NOW, Bench, make_bench
 from worker.batch import archive_many, patiently
 from worker.errors import GiveUp, Retry, StopSource
@@ -192,3 +193,37 @@ async def test_work_that_ends_is_awaited_and_its_error_raised(bench: Bench) -> N
     await patiently(bench.desk.gate, "hq", fine())
     with pytest.raises(Retry):
         await patiently(bench.desk.gate, "hq", wrong())
+
+
+async def test_what_is_held_is_told_to_the_state_together(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixty recordings cost three requests to the state for being held, not sixty; at the end it knows all of them."""
+    told: list[int] = []
+    state = bench.services.state
+    real = state.add_held
+
+    async def counted(source: str, day: date, rids: Iterable[str]) -> None:
+        told.append(len(list(rids)))
+        await real(source, day, rids)
+
+    recordings = [bench.vendor.add(n, minutes_ago=60) for n in range(60)]
+    day = recordings[0].started_at.date()
+    await state.remember_held("hq", day, ())
+    monkeypatch.setattr(state, "add_held", counted)
+    await archive_many(bench.services, bench.desk, recordings, Report(), watermark=None)
+    assert sum(told) == 60
+    assert len(told) == 3
+    assert await state.held("hq", day) == {f"rec-{n}" for n in range(60)}
+
+
+async def test_a_state_that_fails_to_note_what_is_held_stops_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last few that cannot be told are archived all the same; the next pass finds them in the bucket."""
+
+    async def refused(*_: object) -> None:
+        raise StateUnavailable("away")
+
+    monkeypatch.setattr(bench.services.state, "add_held", refused)
+    report = Report()
+    await archive_many(bench.services, bench.desk, [bench.vendor.add(1)], report, watermark=None)
+    assert report.archived == 1

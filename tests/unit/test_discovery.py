@@ -197,6 +197,36 @@ async def test_the_watermark_is_rebuilt_from_the_newest_sidecars(bench: Bench) -
     assert await current_watermark(bench.services, bench.source) == mark
 
 
+@pytest.mark.parametrize("days_ago", [3, 100, 1000])
+async def test_the_watermark_is_looked_for_at_the_end_of_the_archive(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, days_ago: int
+) -> None:
+    """A source that has been silent for long has its watermark found; one that has not is not listed from its start."""
+    mark, asked = NOW - timedelta(days=days_ago), []
+    real = bench.store.folders
+
+    async def noted(prefix: str, *, start_after: str = "") -> list[str]:
+        asked.append(start_after)
+        return await real(prefix, start_after=start_after)
+
+    monkeypatch.setattr(bench.store, "folders", noted)
+    await archive_one(bench.services, bench.desk, bench.vendor.add(1, minutes_ago=days_ago * 24 * 60), mark)
+    assert await archived_watermark(bench.services, bench.source) == mark
+    assert ("" in asked) == (days_ago == 1000)
+
+
+async def test_no_more_than_forty_days_are_looked_at_for_a_watermark(bench: Bench) -> None:
+    """An archive that carries none, such as one that was filled by hand, costs a bounded look."""
+    for ago in range(50):
+        await archive_one(
+            bench.services,
+            bench.desk,
+            bench.vendor.add(ago, minutes_ago=ago * 24 * 60),
+            NOW - timedelta(days=ago) if ago > 45 else None,
+        )
+    assert await archived_watermark(bench.services, bench.source) is None
+
+
 def test_the_window_of_a_pass(bench: Bench) -> None:
     """First from start_from or lookback ago; then lookback behind the watermark, never before start_from."""
     source = bench.source

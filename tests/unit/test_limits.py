@@ -444,6 +444,27 @@ async def test_a_pause_holds_for_all_processes(gate: Gate, permits: WatchedPermi
     assert clock.slept == [10]
 
 
+async def test_whether_there_is_a_pause_is_asked_once_for_many(
+    gate: Gate, permits: WatchedPermits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests that follow each other at once share a look; one asked for here holds for the next all the same."""
+    looks = 0
+    real = permits.paused
+
+    async def counted(name: str) -> Pause | None:
+        nonlocal looks
+        looks += 1
+        return await real(name)
+
+    monkeypatch.setattr(permits, "paused", counted)
+    for _ in range(20):
+        await gate.sit_out_pause()
+    assert looks == 1
+    await gate.pause(600, "429")
+    with pytest.raises(WaitUntil):
+        await gate.enter()
+
+
 async def test_a_pause_asked_for_while_waiting_holds(permits: WatchedPermits, clock: FakeClock) -> None:
     """Who waits for another process's permit when the source asks for a pause keeps to it."""
     there, here = (Gate(source(connections=1), permits, clock) for _ in range(2))

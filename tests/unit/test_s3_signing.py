@@ -4,13 +4,21 @@ import asyncio
 import logging
 import sys
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from config.settings import Archive
 from storage.errors import StoreRefused, StoreUnavailable
+from storage.s3.address import Address
 from storage.s3.signing import Signer
 from storage.s3.transport import EMPTY_SHA256
 from tests.support.clock import FakeClock
@@ -65,6 +73,46 @@ async def test_signatures_are_those_of_aws(target: str, headers: dict[str, str],
     signed = await who.sign("GET", f"https://{HOST}{target}", {"Host": HOST, **headers}, EMPTY_SHA256)
     assert signed["Authorization"].endswith(f"Signature={signature}")
     assert signed["X-Amz-Content-SHA256"] == EMPTY_SHA256
+
+
+NAMES = st.sampled_from(["Content-Type", "If-None-Match", "x-amz-meta-watermark", "Range", "x-amz-checksum-sha256"])
+VALUES = st.text('aZ09 \t*/+=;:,"-é', max_size=40)
+QUERY = st.dictionaries(st.text("abz-", min_size=1, max_size=8), st.text("a1 /=&%~é", max_size=8), max_size=4)
+
+
+@given(
+    st.sampled_from(["GET", "PUT", "POST", "DELETE", "HEAD"]),
+    st.text("abc/~.-_= é%\n", max_size=40),
+    QUERY,
+    st.dictionaries(NAMES, VALUES, max_size=5),
+    st.sampled_from([None, "the-token"]),
+    st.binary(max_size=4),
+)
+def test_signatures_are_those_of_botocore(
+    method: str, key: str, query: dict[str, str], headers: dict[str, str], token: str | None, body: bytes
+) -> None:
+    """Whatever is asked for, botocore's signer comes to the same headers."""
+    at, digest = datetime(2026, 3, 5, 23, 59, 59, tzinfo=UTC), sha256(body).hexdigest()
+    url = Address("b", "eu-west-1", "https://example.net:444/base", "example.net:444").url(key, query)
+    who = Signer(Archive(bucket="b"), "eu-west-1", FakeClock(at))
+    who._credentials = Credentials(KEY, SECRET, token)
+    ours = asyncio.run(who.sign(method, url, {"Host": "example.net:444", **headers}, digest))
+    theirs = AWSRequest(method, url, {"Host": "example.net:444", **headers}, body)
+    with patch("botocore.auth.get_current_datetime", lambda: at.replace(tzinfo=None)):
+        S3SigV4Auth(Credentials(KEY, SECRET, token), "s3", "eu-west-1").add_auth(theirs)
+    assert ours == dict(theirs.headers.items())
+
+
+async def test_the_key_changes_with_the_day_and_with_the_credentials() -> None:
+    """A process that lives over midnight, or whose credentials are replaced, signs with the new key at once."""
+    clock = FakeClock(datetime(2026, 3, 5, 23, 59, 59, tzinfo=UTC))
+    who = signer(clock, keys=True)
+    before = await sign(who)
+    await clock.sleep(1)
+    assert "/20260306/us-east-1/s3/aws4_request" in await sign(who)
+    clock = FakeClock(datetime(2026, 3, 5, 23, 59, 59, tzinfo=UTC))
+    who._clock, who._credentials = clock, Credentials(KEY, "another")
+    assert await sign(who) != before
 
 
 async def test_the_chain_is_asked_where_no_keys_are_configured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from tests.support.bench import NOW, Bench, make_bench
 from tests.support.message_queue import Queue
 from worker.chain import WAITING, Chain
 from worker.errors import BadAnswer, GiveUp, Retry, StopSource
-from worker.handover import archive_batch
+from worker.handover import _InFlight, archive_batch
 from worker.model import Window
 from worker.outcome import Report
 from worker.polling import Polled, backfill, backfill_note, poll
@@ -551,3 +551,27 @@ async def test_gaps_alone_do_not_ask_for_another_look(
     await queue.poll()
     await queue.work_off()
     assert queue.again == []
+
+
+async def test_what_begins_at_once_is_written_down_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight recordings that begin together cost two requests to the state, and none goes on before its name is there;
+    a request that fails has been made for nobody.
+    """
+    written: list[set[str]] = []
+    real = bench.services.state.note
+
+    async def noted(name: str, fields: dict[str, str]) -> None:
+        written.append(set(fields))
+        if len(written) == 1:
+            await asyncio.sleep(0)
+            raise StateUnavailable("away")
+        await real(name, fields)
+
+    monkeypatch.setattr(bench.services.state, "note", noted)
+    watch = _InFlight(bench.services.state, "inflight")
+    recordings = [bench.vendor.add(n) for n in range(8)]
+    failed, *others = await asyncio.gather(*map(watch.begins, recordings), return_exceptions=True)
+    assert isinstance(failed, StateUnavailable)
+    assert others == [None] * 7
+    assert len(written) == 2
+    assert await watch.of_the_dead() == {f"rec-{n}" for n in range(8)}
