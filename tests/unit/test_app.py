@@ -199,7 +199,7 @@ def test_every_setting_is_one_that_celery_knows(fresh: Celery) -> None:
 
 
 def test_tasks_are_asked_for_by_name_with_names_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What goes into the queue is a source's name and a batch's name or two times."""
+    """What goes into the queue are names of sources, batches and matters, or two times."""
     sent: list[tuple[str, tuple[str, ...]]] = []
     monkeypatch.setattr(app, "send_task", lambda name, args: sent.append((name, args)))
     send.send_poll("hq")
@@ -208,6 +208,7 @@ def test_tasks_are_asked_for_by_name_with_names_only(monkeypatch: pytest.MonkeyP
     send.send_again("hq", {"from": "a", "to": "b"})
     send.send_expire()
     send.send_audit()
+    send.send_hold("smith-v-acme")
     assert sent == [
         (names.POLL, ("hq",)),
         (names.ARCHIVE, ("hq", "poll-1.0")),
@@ -215,6 +216,7 @@ def test_tasks_are_asked_for_by_name_with_names_only(monkeypatch: pytest.MonkeyP
         (names.BACKFILL, ("hq", "a", "b")),
         (names.EXPIRE, ()),
         (names.AUDIT, ()),
+        (names.HOLD, ("smith-v-acme",)),
     ]
 
 
