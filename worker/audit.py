@@ -1,4 +1,4 @@
-"""The audit: every version of recordings, gaps, certificates and the like, beside what it is to carry.
+"""The audit: every version of recordings, gaps, evidence, certificates and the like, beside what it is to carry.
 
 Sidecars are read anew each time: nothing rests on an earlier audit, but for the question what became of what it saw.
 One day of one source is in memory at a time. What a single version is compared with is `worker.drift`, the days of
@@ -61,11 +61,15 @@ async def _places(services: Services, auditor: Auditor) -> AsyncIterator[tuple[s
         yield f"0 {prefix}", partial(auditor.recordings, source, day)
     for prefix, *_ in await _days(services, "gaps"):
         yield f"1 {prefix}", partial(auditor.gaps, prefix)
+    for prefix, source, day in await _days(services, "quarantine"):
+        yield f"2 {prefix}", partial(auditor.quarantine, source, day)
     for prefix, *_ in await _days(services, "destroyed"):
-        yield f"2 {prefix}", partial(auditor.records, prefix)
-    for prefix in await services.store.folders(keys.certificates()):
         yield f"3 {prefix}", partial(auditor.records, prefix)
-    yield f"4 {keys.hold('')}", partial(auditor.records, keys.hold(""))
+    for prefix, *_ in await _days(services, "erasures"):
+        yield f"4 {prefix}", partial(auditor.records, prefix)
+    for prefix in await services.store.folders(keys.certificates()):
+        yield f"5 {prefix}", partial(auditor.records, prefix)
+    yield f"6 {keys.hold('')}", partial(auditor.records, keys.hold(""))
 
 
 async def _days(services: Services, kind: str) -> list[tuple[str, str, date]]:

@@ -13,7 +13,7 @@ from storage.entry import Entry
 from storage.errors import ObjectMissing
 from storage.lock import Lock
 from storage.retention import Yardstick, record_lock
-from storage.sidecar import GapRecord
+from storage.sidecar import CallFacts
 from storage.store import Version
 from worker.abreast import abreast
 from worker.drift import Audited, Expected, Kind, compare
@@ -27,6 +27,8 @@ _NEAR = timedelta(days=1)  # how far apart the store's clock, by which records a
 _AT_ONCE = 8  # recordings, of two or more versions each
 
 Versions = dict[str, list[Version]]
+Call = tuple[str, str, CallFacts]
+"""Source, recording id, and what is known of the call."""
 
 
 class Auditor:
@@ -53,8 +55,28 @@ class Auditor:
             gap = records.get(key)
             if gap is None and key not in hidden:
                 self._tell(Kind.UNREADABLE, rows[0], "it is no gap record that can be read; compare its versions")
-            pairs += [(version, self._expected_of_gap(gap, version) if gap else Expected(None)) for version in rows]
+            about = (gap.source, gap.recording_id, gap.call) if gap else None
+            pairs += [(version, self._as_its_call(about, version)) for version in rows]
         await self._compare(pairs)
+
+    async def quarantine(self, source: str, day: date) -> None:
+        """Look at the evidence of a day; its gap record or its sidecar says whose it is, and so what it is to carry."""
+        keys = self._services.keys
+        found, _ = await self._versions(keys.partition("quarantine", source, day))
+        owners = {key: parsed.rid.rpartition(".")[0] for key in found if (parsed := keys.parse(key))}
+        rids = sorted({*owners.values()})
+        calls = dict(zip(rids, await abreast(partial(self._call, source, day), rids), strict=True))
+        await self._compare(
+            (version, self._as_its_call(calls.get(owners.get(key, "")), version))
+            for key, rows in found.items()
+            for version in rows
+        )
+
+    async def _call(self, source: str, day: date, rid: str) -> Call | None:
+        if gap := await read_gap(self._services, self._services.keys.gap(source, day, rid)):
+            return gap.source, gap.recording_id, gap.call
+        entry = await tried(self._services, source, day, rid)
+        return (entry.source, entry.recording_id, entry.call) if isinstance(entry, Entry) else None
 
     async def recordings(self, source: str, day: date) -> None:
         """Look at the recordings of a day, and write its index anew where that differs."""
@@ -119,11 +141,17 @@ class Auditor:
         lock = Lock(mode, kept.until) if mode and kept else None
         return Expected(lock, promise, (entry.source, entry.recording_id, entry.call))
 
-    def _expected_of_gap(self, gap: GapRecord, version: Version) -> Expected:
-        """Return what a gap record is to carry: what the call itself is kept for, since more would outlast it."""
-        found = self._yardstick.measured(gap.source, gap.call, version.modified - _NEAR)
+    def _as_its_call(self, about: Call | None, version: Version) -> Expected:
+        """Return what a gap record or evidence is to carry: as long as its call is kept, since more would outlast it.
+
+        Nothing, where nobody knows which call it was.
+        """
+        if about is None:
+            return Expected(None)
+        source, _, call = about
+        found = self._yardstick.measured(source, call, version.modified - _NEAR)
         lock = Lock(self._policy.mode, found.until) if found and self._policy.mode else None
-        return Expected(lock, matters=(gap.source, gap.recording_id, gap.call))
+        return Expected(lock, matters=about)
 
     def _on_record(self, version: Version) -> Expected:
         """Return what a record is to carry: what it was written with, or would be by a policy that is longer now."""

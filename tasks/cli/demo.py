@@ -177,10 +177,8 @@ async def _count(settings: Settings) -> Counter[tuple[str, str]]:
     counts: Counter[tuple[str, str]] = Counter()
     keys, store = Keys(settings.archive.prefix), S3Store(settings.archive, SystemClock())
     try:
-        async for found in store.objects(f"{settings.archive.prefix}v1/"):
-            parsed = keys.parse(found.key)
-            if parsed is None:
-                continue
+        listed = store.objects(f"{settings.archive.prefix}v1/")
+        for found, parsed in [(found, told) async for found in listed if (told := keys.parse(found.key))]:
             if parsed.kind == "recordings" and parsed.ext != "json":
                 counts[parsed.source, "bytes"] += found.bytes
             else:

@@ -19,6 +19,7 @@ from tests.support.expiring import POLICY, Archive, end_of
 from worker.audit import audit
 from worker.drift import Audited
 from worker.entries import read_day
+from worker.erase import erase
 from worker.gaps import write_gap
 from worker.indexing import known_rows
 from worker.model import Recording
@@ -101,6 +102,41 @@ async def test_a_gap_record_is_locked_no_longer_than_its_call_is_kept(archive: A
     report = await audit(archive.services)
     assert (report.well, report.extended) == (1, 0)
     assert locked(archive, archive.of(gap)[0]) == Lock(LockMode.GOVERNANCE, end_of(gap))
+
+
+async def test_evidence_is_locked_and_held_as_its_call(archive: Archive) -> None:
+    """Whose it is says the gap record, or the sidecar where it was archived after all; of nobody's nothing is asked."""
+    (recording,) = await archive.add(1)
+    gap = archive.bench.vendor.add(2)
+    await write_gap(archive.services, archive.bench.desk, gap, GapReason.HASH_MISMATCH, "differs")
+    keys = [archive.keys.quarantine("hq", DAY, name, 1, "wav") for name in (recording.id, gap.id, "nobody")]
+    for key in keys:
+        archive.put_aside(key, b"RIFF")
+    archive.put_aside(archive.keys.partition("quarantine", "hq", DAY) + "notes", b"mine")
+    await archive.hold("acme", gap, sweep=False)
+    report = await audit(archive.services)
+    assert [locked(archive, key) for key in keys] == [
+        Lock(LockMode.GOVERNANCE, end_of(recording)),
+        Lock(LockMode.GOVERNANCE, end_of(gap)),
+        None,
+    ]
+    assert [archive.store.versions_of[key][-1].legal_hold for key in keys] == [False, True, False]
+    assert kinds(report) == {}
+
+
+async def test_a_request_to_erase_is_locked_like_all_that_is_on_record(archive: Archive) -> None:
+    """It is the proof that somebody asked, until there is a certificate."""
+    (recording,) = await archive.add(1)
+    await erase(archive.services, "hq", recording.id, reason="asked", by="officer")
+    key = archive.keys.erasure("hq", DAY, rid(recording.id))
+    before = locked(archive, key)
+    change(archive, key, lock=None)
+    report = await audit(archive.services)
+    after = locked(archive, key)
+    assert (report.well, report.extended) == (2, 1)
+    assert before
+    assert after
+    assert after.until >= before.until - timedelta(days=1)  # dated by the store's clock, which may differ
 
 
 async def test_what_somebody_shortened_is_extended_and_told(archive: Archive) -> None:
