@@ -22,6 +22,7 @@ from storage.sidecar import CallFacts, utc_text
 from worker.abreast import abreast
 from worker.certificates import claim, new_key, read_certificate, write
 from worker.due import Due, Surprise, explained, held_by, read_sidecar, standing_of, why
+from worker.gaps import read_gap
 from worker.runtime import Services
 
 BATCH = 100
@@ -130,15 +131,19 @@ class _Destruction:
                 return why(until)
             if until is None and self._certificate.cause is Cause.RETENTION:
                 return "nothing says any more until when it is kept"
-        call = entry.call if entry else CallFacts(started_at=item.started_at)
-        if held := await held_by(services, item.source, item.recording_id, call):
-            return held.detail
-        return await self._protected(item, item.versions, call)
+        return await self._kept_back(item, item.versions, entry)
 
-    async def _protected(self, item: DoomedRecording, versions: Sequence[DoomedVersion], call: CallFacts) -> str | None:
+    async def _kept_back(
+        self, item: DoomedRecording, versions: Sequence[DoomedVersion], entry: Entry | None
+    ) -> str | None:
+        """Say by which matter or lock versions are kept, as of now."""
+        call, whole = await self._call(item, entry)
+        if held := await held_by(self._services, item.source, item.recording_id, call, whole=whole):
+            return held.detail
         standing = await standing_of(self._services, versions)
         if standing.flagged:
-            return (await explained(self._services, item.source, item.recording_id, call, standing)).detail
+            told = await explained(self._services, item.source, item.recording_id, call, standing, whole=whole)
+            return told.detail
         if standing.lock is not None and standing.locked(self._services.clock.now()):
             return f"locked until {utc_text(standing.lock.until)}"
         return None
@@ -152,6 +157,17 @@ class _Destruction:
         except ObjectMissing:
             return None
 
+    async def _call(self, item: DoomedRecording, entry: Entry | None) -> tuple[CallFacts, bool]:
+        """Return which call it is, and whether that is all of it: a certificate has no more than the start, so that
+        what lost its sidecar to a run that died may be what any matter about numbers, agents or queues means.
+        """
+        if entry is not None:
+            return entry.call, True
+        for version in item.versions:
+            if version.part is Part.GAP and (gap := await read_gap(self._services, version.key)) is not None:
+                return gap.call, True
+        return CallFacts(started_at=item.started_at), False
+
     async def _delete(
         self, item: DoomedRecording, entry: Entry | None, gone: dict[tuple[str, str | None], datetime]
     ) -> str | None:
@@ -160,11 +176,8 @@ class _Destruction:
             try:
                 await store.delete_version(version.key, version.version_id)
             except VersionLocked as error:
-                call = entry.call if entry else CallFacts(started_at=item.started_at)
-                if held := await held_by(self._services, item.source, item.recording_id, call):
-                    return held.detail
-                if protected := await self._protected(item, [version], call):
-                    return protected
+                if kept_back := await self._kept_back(item, [version], entry):
+                    return kept_back
                 raise Surprise(
                     f"{name}: the store does not let {version.key} (version {version.version_id}) be deleted, and names"
                     f" no lock and no legal hold that stands ({error}); compare this machine's clock with the store's"
