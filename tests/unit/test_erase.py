@@ -16,9 +16,9 @@ from tests.support.meddled import Killed, nothing
 from worker.discovery import discover
 from worker.due import Surprise
 from worker.erase import Answer, Outcome, erase
-from worker.gaps import write_gap
+from worker.gaps import write_gap, write_unreadable
 from worker.index import Index
-from worker.model import Recording, Window
+from worker.model import Recording, Unreadable, Window
 from worker.outcome import Fate as Archived
 from worker.outcome import Report
 
@@ -368,3 +368,86 @@ async def test_trouble_with_the_bucket_is_raised(archive: Archive) -> None:
     with pytest.raises(StoreUnavailable):
         await ask(archive)
     assert archive.certificates()[0].state == "begun"
+
+
+async def test_who_goes_on_with_the_erasure_of_a_gap_knows_the_call_by_its_record(archive: Archive) -> None:
+    """A matter about its number was placed since: it is honoured before it is carried through, and named after."""
+    recording = archive.bench.vendor.add(1)
+    await write_gap(archive.services, archive.bench.desk, recording, GapReason.NOT_AUDIO, "a text")
+    archive.later(31)
+
+    async def dies(name: str, key: str) -> None:
+        if name == "delete_version":
+            raise Killed
+
+    archive.store.before = dies
+    with pytest.raises(Killed):
+        await ask(archive)
+    archive.store.before = nothing
+    await archive.hold("smith", number="5550100", sweep=False)
+    report = await archive.expire()
+    assert report.errors == ["hq/rec-1 is kept: held by matter smith"]
+    assert archive.there(recording)
+
+
+async def test_an_erased_gap_is_not_asked_for_again_by_who_remembers_the_day(free: Archive) -> None:
+    """What is held on a day is remembered in a state that whoever erases may not share."""
+    recording = free.bench.vendor.add(1)
+    await write_gap(free.services, free.bench.desk, recording, GapReason.NOT_AUDIO, "a text")
+    assert await polled(free, recording) == (0, 0)
+    assert (await ask(free)).outcome is Outcome.ERASED
+    assert await polled(free, recording) == (0, 1)
+
+
+async def test_an_erased_row_without_a_date_does_not_come_back(free: Archive) -> None:
+    """Neither as the row that it was, nor as a recording once its start can be read."""
+    row = Unreadable("rec-1", "no start", {"id": "rec-1"})
+    await write_unreadable(free.services, free.bench.desk, row)
+    assert (await ask(free)).outcome is Outcome.ERASED
+    free.bench.vendor.unreadable = (row,)
+    window = Window(free.clock.now() - timedelta(days=2), free.clock.now())
+    found = await discover(free.services, free.bench.desk, window, Report(), 10)
+    assert found.unreadable == []
+    free.bench.vendor.unreadable = ()
+    assert await polled(free, free.bench.vendor.add(1)) == (0, 1)
+
+
+async def test_many_requests_are_read_in_pieces_and_looked_after(
+    free: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came back goes again, within the limit."""
+    monkeypatch.setattr("worker.erase._READ", 2)
+    monkeypatch.setattr("worker.expiry._JUDGED", 2)
+    made = await free.add(*range(5))
+    for recording in made:
+        assert (await ask(free, recording)).outcome is Outcome.ERASED
+    for recording in made:
+        await free.archive(recording)
+    report = await free.expire(limit=2)
+    assert (report.destroyed, report.limited) == (2, True)
+    report = await free.expire()
+    assert (report.destroyed, report.more) == (3, False)
+    assert not any(free.there(recording) for recording in made)
+
+
+async def test_looking_after_what_was_erased_keeps_nothing_else_from_being_destroyed(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are: what is due goes first, and no turn is asked for because of them."""
+    monkeypatch.setattr("worker.expiry._JUDGED", 2)
+    made = await archive.add(*range(4))
+    archive.later(31)
+    for recording in made:
+        assert (await ask(archive, recording)).outcome is Outcome.ERASED
+    [late] = await archive.add(9, days_ago=1)
+    looks: list[str] = []
+
+    async def counts(name: str, key: str) -> None:
+        if name == "versions" and "/quarantine/" in key and key.endswith(tuple(r.id for r in made)):
+            looks.append(key)
+
+    archive.store.before = counts
+    report = await archive.expire(go_on=lambda: not looks)
+    assert (report.destroyed, report.more) == (1, False)
+    assert not archive.there(late)
+    assert len(looks) == 2
