@@ -2,8 +2,8 @@
 
 The order is the proof. The certificate says what is to be deleted before anything is; for each recording the matters
 and the store are asked once more, a note keeps polls from archiving it again, then its versions go, the sidecar first.
-At the end the bucket is listed, and the certificate completed by what is there: it claims nothing else. Killed in
-between, the certificate stays begun, and `finish` goes on with it.
+At the end the bucket is listed, the indexes of the days forget what is gone, and the certificate is completed by what
+is there: it claims nothing else. Killed in between, the certificate stays begun, and `finish` goes on with it.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from worker.abreast import abreast
 from worker.certificates import claim, new_key, read_certificate, write
 from worker.due import Due, Surprise, explained, held_by, read_sidecar, standing_of, why
 from worker.gaps import read_gap
+from worker.indexing import drop_rows
 from worker.runtime import Services
 
 BATCH = 100
@@ -93,6 +94,7 @@ class _Destruction:
             return await self._settled(item, gone, await self._tried(item, entries.get(place), gone))
 
         items = await abreast(one, enumerate(self._certificate.recordings))
+        await self._forget(items)
         update: dict[str, object] = {"recordings": tuple(items)}
         if not self._waiting:
             update |= {"state": "complete", "completed_at": self._services.clock.now()}
@@ -100,6 +102,15 @@ class _Destruction:
         if not self._waiting:
             await asyncio.shield(write(self._services, self._key, certificate, create_only=False))
         return Batch(self._key, certificate, self._waiting, self._surprise)
+
+    async def _forget(self, items: Sequence[DoomedRecording]) -> None:
+        """Take what is destroyed out of the indexes of its days, before the certificate says that nothing is left."""
+        gone: dict[tuple[str, str], set[str]] = {}
+        for item in items:
+            if item.fate is Fate.DESTROYED:
+                gone.setdefault((item.source, item.date), set()).add(item.rid)
+        for (source, day), rids in gone.items():
+            await drop_rows(self._services, source, date.fromisoformat(day), rids)
 
     async def _tried(
         self, item: DoomedRecording, entry: Entry | None, gone: dict[tuple[str, str | None], datetime]

@@ -13,11 +13,13 @@ from storage.keys import utc_date
 from storage.sidecar import GapReason
 from tests.support.expiring import POLICY, Archive, end_of
 from tests.support.meddled import Killed, nothing
+from worker.audit import audit
 from worker.discovery import discover
 from worker.due import Surprise
 from worker.erase import Answer, Outcome, erase
 from worker.gaps import write_gap, write_unreadable
 from worker.index import Index
+from worker.indexing import known_rows
 from worker.model import Recording, Unreadable, Window
 from worker.outcome import Fate as Archived
 from worker.outcome import Report
@@ -451,3 +453,24 @@ async def test_looking_after_what_was_erased_keeps_nothing_else_from_being_destr
     assert (report.destroyed, report.more) == (1, False)
     assert not archive.there(late)
     assert len(looks) == 2
+
+
+@pytest.mark.parametrize("kind", ["archive", "free"])
+async def test_the_index_of_its_day_forgets_who_spoke_to_whom(kind: str, request: pytest.FixtureRequest) -> None:
+    """In all its versions, and before the certificate is complete; its neighbours stay."""
+    archive: Archive = request.getfixturevalue(kind)
+    [recording, other] = await archive.add(1, 2)
+    await audit(archive.services)
+    day = utc_date(recording.started_at)
+    key = archive.keys.index("hq", day)
+    assert set(await known_rows(archive.services, "hq", day)) == {"rec-1", "rec-2"}
+    archive.later(31)
+    assert (await ask(archive, recording)).outcome is Outcome.ERASED
+    assert set(await known_rows(archive.services, "hq", day)) == {"rec-2"}
+    assert len(archive.store.versions_of[key]) == 1
+    written = [put for name, put in archive.store.said if name == "put"]
+    assert "/certificates/" in written[written.index(key, -3) + 1]
+    report = await audit(archive.services)
+    assert "gone" not in report.reported
+    assert (await ask(archive, other)).outcome is Outcome.ERASED
+    assert await known_rows(archive.services, "hq", day) == {}
