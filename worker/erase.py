@@ -22,7 +22,7 @@ from worker.abreast import abreast
 from worker.certificates import read_certificate, read_note, unfinished, write
 from worker.destroy import Batch, destroy, finish
 from worker.due import Due, Held, Surprise, Verdict, judge, why
-from worker.remains import look
+from worker.remains import look, owner
 from worker.runtime import Services
 
 _KINDS = ("recordings", "gaps", "quarantine", "destroyed")
@@ -199,7 +199,7 @@ async def _days_with(services: Services, source: str, rid: str) -> list[date]:
         async def there(folder: str) -> None:
             async for version in services.store.versions(folder + rid):
                 parsed = services.keys.parse(version.key)
-                if parsed and rid in (parsed.rid, parsed.rid.rpartition(".")[0]):
+                if parsed and owner(parsed) == rid:
                     found.add(parsed.day)
                     return
 

@@ -474,3 +474,13 @@ async def test_the_index_of_its_day_forgets_who_spoke_to_whom(kind: str, request
     assert "gone" not in report.reported
     assert (await ask(archive, other)).outcome is Outcome.ERASED
     assert await known_rows(archive.services, "hq", day) == {}
+
+
+async def test_ids_that_differ_by_a_number_are_told_apart(archive: Archive) -> None:
+    """Evidence has a number after its id, recordings have none: what lies under another day is another's."""
+    [recording] = await archive.add(1, id="call")
+    [other] = await archive.add(2, id="call.1", days_ago=2)
+    archive.later(31)
+    answer = await ask(archive, recording)
+    assert (answer.outcome, answer.detail) == (Outcome.ERASED, "hq/call is erased")
+    assert archive.there(other)
