@@ -59,8 +59,11 @@ class Scope(Model):
             return any(told.partition("/")[0] == source for told in self.recordings)
         return self.source is None or fnmatchcase(source, self.source)
 
-    def covers(self, source: str, recording_id: str, call: CallFacts) -> bool:
-        """Tell whether a recording is meant. A call whose start is not known is in every span."""
+    def covers(self, source: str, recording_id: str, call: CallFacts, *, whole: bool = True) -> bool:
+        """Tell whether a recording is meant. A call whose start is not known is in every span.
+
+        Not `whole`, no more is known of the call than its start, and whether it may be meant is told.
+        """
         if self.recordings:
             return f"{source}/{recording_id}" in self._named
         begins = call.started_at
@@ -68,7 +71,9 @@ class Scope(Model):
             (self.from_ is not None and begins < self.from_) or (self.to is not None and begins >= self.to)
         ):
             return False
-        patterns = {"source": self.source, "number": self.number, "agent": self.agent, "queue": self.queue}
+        patterns = {"source": self.source}
+        if whole:
+            patterns |= {"number": self.number, "agent": self.agent, "queue": self.queue}
         return fits({name: pattern for name, pattern in patterns.items() if pattern is not None}, source, call)
 
 

@@ -13,6 +13,7 @@ from itertools import accumulate
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 _MAX_RID = 180
+_MAX_NUMBER = len(".999999999")  # of evidence, after the rid
 _HEAD = 140
 _HASH_DIGITS = 32
 _SHORTENED = re.compile(r".{138,140}~[0-9a-f]{32}")  # a head is up to two short of 140, so as not to split a `~XX`
@@ -24,7 +25,7 @@ NO_DATE = date(1970, 1, 1)
 
 _KEY = re.compile(
     r"v1/(?P<kind>recordings|gaps|quarantine|destroyed|erasures)/source=(?P<source>[a-z0-9-]{1,40})/date=(?P<date>\d{4}-\d\d-\d\d)"
-    r"/(?P<rid>[A-Za-z0-9._~-]{1,180})\.(?P<ext>[a-z0-9]{2,4})"
+    r"/(?P<rid>[A-Za-z0-9._~-]{1,190})\.(?P<ext>[a-z0-9]{2,4})"
 )
 
 
@@ -124,6 +125,8 @@ class Keys:
         try:
             day = date.fromisoformat(found["date"])
         except ValueError:
+            return None
+        if len(found["rid"]) > _MAX_RID + (_MAX_NUMBER if found["kind"] == "quarantine" else 0):
             return None
         return ParsedKey(found["kind"], found["source"], day, found["rid"], found["ext"])
 

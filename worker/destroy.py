@@ -2,8 +2,8 @@
 
 The order is the proof. The certificate says what is to be deleted before anything is; for each recording the matters
 and the store are asked once more, a note keeps polls from archiving it again, then its versions go, the sidecar first.
-At the end the bucket is listed, and the certificate completed by what is there: it claims nothing else. Killed in
-between, the certificate stays begun, and `finish` goes on with it.
+At the end the bucket is listed, the indexes of the days forget what is gone, and the certificate is completed by what
+is there: it claims nothing else. Killed in between, the certificate stays begun, and `finish` goes on with it.
 """
 
 import asyncio
@@ -22,6 +22,8 @@ from storage.sidecar import CallFacts, utc_text
 from worker.abreast import abreast
 from worker.certificates import claim, new_key, read_certificate, write
 from worker.due import Due, Surprise, explained, held_by, read_sidecar, standing_of, why
+from worker.gaps import read_gap
+from worker.indexing import drop_rows
 from worker.runtime import Services
 
 BATCH = 100
@@ -92,6 +94,7 @@ class _Destruction:
             return await self._settled(item, gone, await self._tried(item, entries.get(place), gone))
 
         items = await abreast(one, enumerate(self._certificate.recordings))
+        await self._forget(items)
         update: dict[str, object] = {"recordings": tuple(items)}
         if not self._waiting:
             update |= {"state": "complete", "completed_at": self._services.clock.now()}
@@ -99,6 +102,15 @@ class _Destruction:
         if not self._waiting:
             await asyncio.shield(write(self._services, self._key, certificate, create_only=False))
         return Batch(self._key, certificate, self._waiting, self._surprise)
+
+    async def _forget(self, items: Sequence[DoomedRecording]) -> None:
+        """Take what is destroyed out of the indexes of its days, before the certificate says that nothing is left."""
+        gone: dict[tuple[str, str], set[str]] = {}
+        for item in items:
+            if item.fate is Fate.DESTROYED:
+                gone.setdefault((item.source, item.date), set()).add(item.rid)
+        for (source, day), rids in gone.items():
+            await drop_rows(self._services, source, date.fromisoformat(day), rids)
 
     async def _tried(
         self, item: DoomedRecording, entry: Entry | None, gone: dict[tuple[str, str | None], datetime]
@@ -130,15 +142,19 @@ class _Destruction:
                 return why(until)
             if until is None and self._certificate.cause is Cause.RETENTION:
                 return "nothing says any more until when it is kept"
-        call = entry.call if entry else CallFacts(started_at=item.started_at)
-        if held := await held_by(services, item.source, item.recording_id, call):
-            return held.detail
-        return await self._protected(item, item.versions, call)
+        return await self._kept_back(item, item.versions, entry)
 
-    async def _protected(self, item: DoomedRecording, versions: Sequence[DoomedVersion], call: CallFacts) -> str | None:
+    async def _kept_back(
+        self, item: DoomedRecording, versions: Sequence[DoomedVersion], entry: Entry | None
+    ) -> str | None:
+        """Say by which matter or lock versions are kept, as of now."""
+        call, whole = await self._call(item, entry)
+        if held := await held_by(self._services, item.source, item.recording_id, call, whole=whole):
+            return held.detail
         standing = await standing_of(self._services, versions)
         if standing.flagged:
-            return (await explained(self._services, item.source, item.recording_id, call, standing)).detail
+            told = await explained(self._services, item.source, item.recording_id, call, standing, whole=whole)
+            return told.detail
         if standing.lock is not None and standing.locked(self._services.clock.now()):
             return f"locked until {utc_text(standing.lock.until)}"
         return None
@@ -152,6 +168,17 @@ class _Destruction:
         except ObjectMissing:
             return None
 
+    async def _call(self, item: DoomedRecording, entry: Entry | None) -> tuple[CallFacts, bool]:
+        """Return which call it is, and whether that is all of it: a certificate has no more than the start, so that
+        what lost its sidecar to a run that died may be what any matter about numbers, agents or queues means.
+        """
+        if entry is not None:
+            return entry.call, True
+        for version in item.versions:
+            if version.part is Part.GAP and (gap := await read_gap(self._services, version.key)) is not None:
+                return gap.call, True
+        return CallFacts(started_at=item.started_at), False
+
     async def _delete(
         self, item: DoomedRecording, entry: Entry | None, gone: dict[tuple[str, str | None], datetime]
     ) -> str | None:
@@ -160,11 +187,8 @@ class _Destruction:
             try:
                 await store.delete_version(version.key, version.version_id)
             except VersionLocked as error:
-                call = entry.call if entry else CallFacts(started_at=item.started_at)
-                if held := await held_by(self._services, item.source, item.recording_id, call):
-                    return held.detail
-                if protected := await self._protected(item, [version], call):
-                    return protected
+                if kept_back := await self._kept_back(item, [version], entry):
+                    return kept_back
                 raise Surprise(
                     f"{name}: the store does not let {version.key} (version {version.version_id}) be deleted, and names"
                     f" no lock and no legal hold that stands ({error}); compare this machine's clock with the store's"

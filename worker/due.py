@@ -104,22 +104,24 @@ async def judge(services: Services, remains: Remains, *, asked: str | None = Non
 
 
 async def held_by(
-    services: Services, source: str, recording_id: str, call: CallFacts, *, fresh: bool = True
+    services: Services, source: str, recording_id: str, call: CallFacts, *, whole: bool = True
 ) -> Held | None:
-    """Return the matters that hold a recording, read anew."""
-    names = await services.matters.holding(source, recording_id, call, fresh=fresh)
+    """Return the matters that hold a recording, or that may where its call is not known `whole`; read anew."""
+    names = await services.matters.holding(source, recording_id, call, fresh=True, whole=whole)
     if not names:
         return None
     return Held(tuple(names), f"held by {'matter' if len(names) == 1 else 'matters'} {', '.join(names)}")
 
 
-async def explained(services: Services, source: str, recording_id: str, call: CallFacts, standing: Standing) -> Held:
+async def explained(
+    services: Services, source: str, recording_id: str, call: CallFacts, standing: Standing, *, whole: bool = True
+) -> Held:
     """Return which matter set the legal hold that was met. Surprise where none did.
 
     It may be one that was released a moment ago: its holds are lifted one by one.
     """
     for hold in await services.matters.all():
-        if hold.scope.covers(source, recording_id, call):
+        if hold.scope.covers(source, recording_id, call, whole=whole):
             told = "" if hold.active else ", which is released, and whose legal hold is still to be lifted"
             return Held((hold.name,), f"held by matter {hold.name}{told}")
     raise Surprise(

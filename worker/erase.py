@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from enum import StrEnum
+from functools import partial
 
 from pydantic import ValidationError
 
@@ -21,11 +22,12 @@ from worker.abreast import abreast
 from worker.certificates import read_certificate, read_note, unfinished, write
 from worker.destroy import Batch, destroy, finish
 from worker.due import Due, Held, Surprise, Verdict, judge, why
-from worker.remains import look
+from worker.remains import look, owner
 from worker.runtime import Services
 
 _KINDS = ("recordings", "gaps", "quarantine", "destroyed")
 _MAX_ERASURE = 1024 * 1024
+_READ = 64  # requests read before the first of them is acted on
 
 log = get_logger()
 
@@ -112,24 +114,28 @@ async def carry_out(services: Services, asked: Erasure, *, by: str) -> Answer:
     return await _not_now(services, asked, verdict)
 
 
-async def pending(services: Services) -> AsyncIterator[Erasure]:
-    """Yield the requests that there is something to do for: deferred ones whose time is over, and all that are done.
-
-    Surprise for one that cannot be read: whoever asked would wait for ever.
-    """
-    now = services.clock.now()
+async def requests(services: Services) -> AsyncIterator[Erasure]:
+    """Yield all requests on record. Surprise for one that cannot be read: whoever asked would wait for ever."""
+    keys: list[str] = []
     async for found in services.store.objects(services.keys.sources("erasures")):
-        if services.keys.parse(found.key) is None:
-            continue  # somebody else's
-        try:
-            asked = Erasure.model_validate_json(await services.store.get(found.key, max_bytes=_MAX_ERASURE))
-        except (ValidationError, IntegrityError) as error:
-            raise Surprise(
-                f"{found.key} is no request to erase that can be read ({type(error).__name__}), and would be forgotten;"
-                " put it right"
-            ) from error
-        if asked.state == "erased" or asked.until is None or asked.until <= now:
-            yield asked
+        if services.keys.parse(found.key) is not None:  # else somebody else's
+            keys.append(found.key)
+        if len(keys) == _READ:
+            for asked in await abreast(partial(_request, services), keys):
+                yield asked
+            keys = []
+    for asked in await abreast(partial(_request, services), keys):
+        yield asked
+
+
+async def _request(services: Services, key: str) -> Erasure:
+    try:
+        return Erasure.model_validate_json(await services.store.get(key, max_bytes=_MAX_ERASURE))
+    except (ValidationError, IntegrityError) as error:
+        raise Surprise(
+            f"{key} is no request to erase that can be read ({type(error).__name__}), and would be forgotten;"
+            " put it right"
+        ) from error
 
 
 async def _destroyed(services: Services, asked: Erasure, due: Due, by: str) -> Answer:
@@ -193,7 +199,7 @@ async def _days_with(services: Services, source: str, rid: str) -> list[date]:
         async def there(folder: str) -> None:
             async for version in services.store.versions(folder + rid):
                 parsed = services.keys.parse(version.key)
-                if parsed and rid in (parsed.rid, parsed.rid.rpartition(".")[0]):
+                if parsed and owner(parsed) == rid:
                     found.add(parsed.day)
                     return
 

@@ -1,10 +1,11 @@
 """One expiry run: what was begun is finished, erasures whose date has come are carried out, then what is due goes.
+Last, what was erased before is looked at: whether it is still gone.
 
 Day by day and in batches, at most so many recordings. The first thing that should not be there stops the run: what
 was begun by then is completed truthfully, and nothing more is.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
@@ -14,14 +15,15 @@ from typing import Any
 
 from config.events import Event
 from config.logs import get_logger
-from storage.certificate import Cause, DoomedRecording
+from storage.certificate import Cause, DoomedRecording, Erasure
+from storage.holds import Hold
 from storage.retention import Because, Kept, Yardstick
 from worker.abreast import abreast
 from worker.certificates import unfinished
 from worker.destroy import BATCH, Batch, destroy, finish
 from worker.due import Due, Held, Surprise, Verdict, judge
 from worker.entries import Day, days, read_day, sources
-from worker.erase import Outcome, carry_out, pending
+from worker.erase import Outcome, carry_out, requests
 from worker.remains import look
 from worker.runtime import Services
 
@@ -141,6 +143,7 @@ class _Run:
         self._go_on = go_on
         self._told = told
         self._yardstick = Yardstick(services.settings.retention)
+        self._matters: Sequence[Hold] = ()
 
     async def all(self) -> None:
         """Do everything in its order."""
@@ -151,6 +154,8 @@ class _Run:
                 await self._begun_before()
                 await self._asked_for()
             await self._due()
+            if not self._report.dry_run:
+                await self._still_gone()
 
     async def _begun_before(self) -> None:
         for key in await unfinished(self._services):
@@ -158,15 +163,46 @@ class _Run:
             await self._count(await finish(self._services, key))
 
     async def _asked_for(self) -> None:
-        async for asked in pending(self._services):
-            self._check()
-            answer = await carry_out(self._services, asked, by=self._by)
-            if answer.batch is not None:
-                await self._count(answer.batch)
-            elif answer.outcome is Outcome.REFUSED:
-                self._report.figures(asked.source).held += 1
-            elif answer.outcome is Outcome.MISSING:
-                self._report.errors.append(answer.detail)
+        async for asked in requests(self._services):
+            if asked.state == "deferred" and (asked.until is None or asked.until <= self._services.clock.now()):
+                self._check()
+                await self._carry_out(asked)
+
+    async def _carry_out(self, asked: Erasure) -> None:
+        answer = await carry_out(self._services, asked, by=self._by)
+        if answer.batch is not None:
+            await self._count(answer.batch)
+        elif answer.outcome is Outcome.REFUSED:
+            self._report.figures(asked.source).held += 1
+        elif answer.outcome is Outcome.MISSING:
+            self._report.errors.append(answer.detail)
+
+    async def _still_gone(self) -> None:
+        """Destroy what was erased and came back. There are more to look at each year, and most nights nothing is found:
+        so it comes last, many at once, and where the time is over that is no reason for another turn.
+        """
+        some: list[Erasure] = []
+        async for asked in requests(self._services):
+            some += [asked] if asked.state == "erased" else []
+            if len(some) == _JUDGED:
+                if not await self._looked_after(some):
+                    return
+                some = []
+        await self._looked_after(some)
+
+    async def _looked_after(self, erased: list[Erasure]) -> bool:
+        """Do so for some of them; False when the time or the limit is over."""
+
+        async def well(asked: Erasure) -> bool:
+            day = date.fromisoformat(asked.date)
+            remains = (await look(self._services, asked.source, day, asked.rid)).get(asked.rid)
+            return remains is not None and remains.noted and not remains.versions
+
+        for asked, is_well in zip(erased, await abreast(well, erased), strict=True):
+            if not is_well:
+                self._check()
+                await self._carry_out(asked)
+        return self._go_on()
 
     async def _due(self) -> None:
         """Destroy in batches what is found; what is found above the limit is only known to be there."""
@@ -183,6 +219,7 @@ class _Run:
             await self._destroy(waiting)
 
     async def _found(self) -> AsyncIterator[Due]:
+        self._matters = await self._services.matters.active()
         for source in await sources(self._services):
             for day in await days(self._services, source):
                 if self._young(day):
@@ -206,19 +243,22 @@ class _Run:
     def _over(self, day: Day) -> bool:
         """Tell whether a day has to be looked at: something may be due, or is not as it was listed before.
 
-        The day's index may say that something is not due, and saves reading it each night for years; that something
-        is due is never taken from it.
+        The day's index may say that something is not due, or that a matter is about it, and saves reading it each night
+        for years; that something is due is never taken from it.
         """
-        now, locked = self._services.clock.now(), 0
+        now, locked, held = self._services.clock.now(), 0, 0
         for entry in day.entries:
             until = self._yardstick.kept(entry)
             if until is not None and until.until <= now:
-                return True
-            locked += until is not None and until.because is Because.LOCK
+                if not any(m.scope.covers(entry.source, entry.recording_id, entry.call) for m in self._matters):
+                    return True
+                held += 1
+            locked += until is not None and until.until > now and until.because is Because.LOCK
         if day.unreadable or day.gone:
             return True
-        if locked:
-            self._report.figures(day.source).locked += locked
+        if locked or held:
+            figures = self._report.figures(day.source)
+            figures.locked, figures.held = figures.locked + locked, figures.held + held
         return False
 
     def _note(self, source: str, verdict: Verdict) -> None:

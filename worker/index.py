@@ -3,7 +3,8 @@
 The bucket is asked day by day and only for days that are looked at, so the cost of a poll grows with what
 is listed, not with what is held. A recording counts as held when its sidecar exists on its own day or a day
 beside it: a vendor whose clock or zone was corrected may move the same recording over midnight. One that was
-destroyed counts as held too, by the note that says so: its time is over, and it is not to be archived again.
+destroyed counts as held too, by the note that says so: its time is over, and it is not to be archived again. Notes are
+listed in every pass: who destroys need not share the state in which the rest is remembered.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from config.settings import Source
+from storage.keys import NO_DATE
 from storage.state_records import moment_or_none
 from worker.model import Window
 from worker.runtime import Services
@@ -44,6 +46,7 @@ class Index:
         self._services = services
         self._source = source
         self._held: dict[date, frozenset[str]] = {}
+        self._destroyed: dict[date, frozenset[str]] = {}
         self._gaps: dict[date, dict[str, str]] = {}
 
     async def held(self, rid: str, day: date) -> bool:
@@ -51,7 +54,7 @@ class Index:
         for near in (day, day - _DAY, day + _DAY):
             if rid in await self._held_on(near):
                 return True
-        return False
+        return rid in await self._destroyed_on(NO_DATE)  # its start may not have been readable then
 
     async def held_in(self, rid: str, span: Window) -> bool:
         """Tell whether the recording is held on any day of a span, for rows whose own day cannot be read.
@@ -62,11 +65,14 @@ class Index:
         for ago in range(days + 1):
             if rid in await self._held_on(span.end.date() - ago * _DAY):
                 return True
-        return False
+        return rid in await self._destroyed_on(NO_DATE)
 
     def forget_before(self, day: date) -> None:
         """Free what is remembered of days before this one and the one beside it: whoever goes by days needs two."""
         self._held = {known: rids for known, rids in self._held.items() if known >= day - _DAY}
+        self._destroyed = {
+            known: rids for known, rids in self._destroyed.items() if known >= day - _DAY or known == NO_DATE
+        }
         self._gaps = {known: rids for known, rids in self._gaps.items() if known >= day}
 
     async def gap(self, rid: str, day: date) -> str | None:
@@ -74,20 +80,22 @@ class Index:
         return (await self._gaps_on(day)).get(rid)
 
     async def _held_on(self, day: date) -> frozenset[str]:
+        """Return what is held, and what was destroyed: a note is written before its sidecar goes, so that one of the
+        two, asked for in this order, shows each.
+        """
         if day not in self._held:
             state, name = self._services.state, self._source.name
             known = await state.held(name, day)
             if known is None:
-                known = frozenset(await self._settled_on(day))
+                known = frozenset(await self._named_in("recordings", day))
                 await state.remember_held(name, day, known)
-            self._held[day] = known
+            self._held[day] = known | await self._destroyed_on(day)
         return self._held[day]
 
-    async def _settled_on(self, day: date) -> list[str]:
-        """List what is held, then what was destroyed: a note is written before its sidecar goes, so one of the two
-        shows each.
-        """
-        return [*await self._named_in("recordings", day), *await self._named_in("destroyed", day)]
+    async def _destroyed_on(self, day: date) -> frozenset[str]:
+        if day not in self._destroyed:
+            self._destroyed[day] = frozenset(await self._named_in("destroyed", day))
+        return self._destroyed[day]
 
     async def _named_in(self, kind: str, day: date) -> list[str]:
         prefix, suffix = self._services.partition(kind, self._source, day), ".json"

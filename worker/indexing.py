@@ -5,7 +5,7 @@ that, for they are of no use to anybody.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import date
 
 from storage.day_index import MAX_INDEX, Row, decode, encode
@@ -37,6 +37,14 @@ async def write_rows(services: Services, source: str, day: date, rows: Iterable[
             await services.store.delete_version(key, version.version_id)
     except (StoreRefused, VersionLocked):  # no right to, or a bucket that locks everything: they cost room, no more
         return
+
+
+async def drop_rows(services: Services, source: str, day: date, rids: Collection[str]) -> None:
+    """Write the index of a day without recordings that were destroyed: it says who spoke to whom."""
+    known = await known_rows(services, source, day)
+    left = [row for rid, row in known.items() if rid not in rids]
+    if len(left) < len(known):
+        await write_rows(services, source, day, left)
 
 
 async def indexed_days(services: Services, source: str) -> list[date]:

@@ -53,9 +53,12 @@ class Matters:
         """Return the matters that hold."""
         return [hold for hold in await self.all(fresh=fresh) if hold.active]
 
-    async def holding(self, source: str, recording_id: str, call: CallFacts, *, fresh: bool = False) -> list[str]:
-        """Return the names of the matters that hold a recording."""
-        return [hold.name for hold in await self.active(fresh=fresh) if hold.scope.covers(source, recording_id, call)]
+    async def holding(
+        self, source: str, recording_id: str, call: CallFacts, *, fresh: bool = False, whole: bool = True
+    ) -> list[str]:
+        """Return the names of the matters that hold a recording, or that may where its call is not known `whole`."""
+        active = await self.active(fresh=fresh)
+        return [hold.name for hold in active if hold.scope.covers(source, recording_id, call, whole=whole)]
 
     async def _look(self) -> None:
         self._begun += 1

@@ -62,7 +62,7 @@ async def _list(
         parsed = services.keys.parse(version.key)
         if parsed is None:
             continue  # somebody else's
-        name = _rid(parsed)
+        name = owner(parsed)
         if name is None or (rid and name != rid):
             continue
         remains = found.setdefault(name, Remains(source, day, name))
@@ -72,7 +72,7 @@ async def _list(
             remains.versions.append((_part(parsed), version))
 
 
-def _rid(parsed: ParsedKey) -> str | None:
+def owner(parsed: ParsedKey) -> str | None:
     """Return whose object it is; None where the key is of no form that is written here."""
     if parsed.kind != "quarantine":
         return parsed.rid

@@ -39,7 +39,10 @@ def erase(
     except Surprise as surprise:
         answer = Answer(Outcome.REFUSED, surprise.message)
     except (StoreError, StateUnavailable) as error:
-        typer.echo(str(error), err=True)
+        if json:
+            print_json({"recording": recording, "outcome": None, "detail": str(error)})
+        else:
+            typer.echo(str(error), err=True)
         raise typer.Exit(Exit.UNUSABLE) from error
     if json:
         print_json(

@@ -123,7 +123,7 @@ def list_(config: Config = None, json: Json = False, log_level: LogLevel = Level
     async def all_(services: Services) -> list[Hold]:
         return await services.matters.all()
 
-    holds = _run(settings, all_)
+    holds = _run(settings, all_, json=json)
     if json:
         print_json({"holds": [_public(one) for one in holds]})
         return
@@ -141,7 +141,7 @@ def show(name: Name, config: Config = None, json: Json = False, log_level: LogLe
     async def look(services: Services) -> _Told:
         return _Told(await placing.find(services, name), await sweep.swept(services, name))
 
-    told = _run(settings, look)
+    told = _run(settings, look, json=json)
     if json:
         print_json(_document(told))
         return
@@ -182,10 +182,10 @@ def _act(how: How, act: Callable[[Services], Awaitable[Hold]], name: str) -> _To
             )
         return told
 
-    return _run(how.settings, work)
+    return _run(how.settings, work, json=how.quiet)
 
 
-def _run(settings: Settings, work: Callable[[Services], Awaitable[T]]) -> T:
+def _run(settings: Settings, work: Callable[[Services], Awaitable[T]], *, json: bool) -> T:
     """Do work on the archive; exit with 2 where it makes no sense, with 4 where the bucket cannot be used."""
 
     async def with_services() -> T:
@@ -199,7 +199,10 @@ def _run(settings: Settings, work: Callable[[Services], Awaitable[T]]) -> T:
     except placing.Unplaced as error:
         raise usage(str(error)) from error
     except StoreError as error:
-        typer.echo(error.message, err=True)
+        if json:
+            print_json({"errors": [error.message]})
+        else:
+            typer.echo(error.message, err=True)
         raise typer.Exit(Exit.UNUSABLE) from error
 
 

@@ -175,6 +175,9 @@ def test_a_bucket_that_is_not_there(make_site: MakeSite, s3: str) -> None:
     assert len(told(result)["errors"]) == 1
     result = site.callvault("erase", "--recording", "hq/1", "--reason", "x")
     assert (result.exit_code, result.stdout) == (4, "")
+    result = site.callvault("erase", "--recording", "hq/1", "--reason", "x", "--json")
+    assert result.exit_code == 4
+    assert told(result)["outcome"] is None
 
 
 def test_another_run_under_way_is_left_alone(make_site: MakeSite, s3: str, valkey: Valkey, raw: Any) -> None:

@@ -187,6 +187,7 @@ def test_a_bucket_that_cannot_hold(make_site: MakeSite) -> None:
     result = site.callvault(*ADD, "--source", "hq")
     assert result.exit_code == 4
     assert "--object-lock-enabled-for-bucket" in result.output
+    assert "--object-lock-enabled-for-bucket" in told(site, *ADD, "--source", "hq", code=4)["errors"][0]
     assert site.listing() == []
 
 

@@ -217,9 +217,13 @@ def test_killed_at_any_moment_it_converges_and_its_certificates_are_true(
                 if total:
                     death.arm(draw.randint(1, total), done=draw.random() < 0.5)
                     death.aim(forking.start(*expire))
-                    assert forking.ended() == -signal.SIGKILL
+                    ended, death.armed = forking.ended(), False
+                    if (
+                        ended == 0
+                    ):  # looks at the matters are shared, so that a run may need fewer requests than the first
+                        continue
+                    assert ended == -signal.SIGKILL
                     deaths += 1
-                    death.armed = False
                     assert not {row[:2] for row in bucket.claimed()} & bucket.versions().keys()
                     assert before.keys() - bucket.versions().keys() <= doomed
                     assert not_archived_again(bucket) == {rid(call.id) for call in simulator.calls}

@@ -532,3 +532,32 @@ def _claimed(archive: Archive) -> set[tuple[str, str | None]]:
     ]
     assert len(rows) == len(set(rows))
     return set(rows)
+
+
+async def test_what_lost_its_sidecar_to_a_death_is_kept_by_any_matter_that_may_mean_it(archive: Archive) -> None:
+    """Nobody can tell any more whose number it was; what that matter is not about in any case goes on."""
+    [recording] = await archive.add(1)
+    archive.later(31)
+
+    async def dies(name: str, key: str) -> None:
+        if name == "delete_version" and key.endswith(".wav"):
+            raise Killed
+
+    archive.store.before = dies
+    with pytest.raises(Killed):
+        await archive.expire()
+    archive.store.before = nothing
+    matter = await archive.hold("smith", number="5550100", source="hq", sweep=False)
+    await archive.hold("other-site", number="5550100", source="elsewhere", sweep=False)
+    report = await archive.expire()
+    assert report.errors == ["hq/rec-1 is destroyed in part only: held by matter smith"]
+    await archive.flag(recording, on=True)
+    assert (await archive.expire()).errors == report.errors
+    await archive.release(matter)
+    report = await archive.expire()
+    assert not report.stopped
+    assert "smith, which is released" in report.errors[0]
+    assert archive.there(recording)
+    await archive.flag(recording, on=False)
+    assert (await archive.expire()).destroyed == 1
+    assert not archive.there(recording)

@@ -13,12 +13,14 @@ from storage.keys import utc_date
 from storage.sidecar import GapReason
 from tests.support.expiring import POLICY, Archive, end_of
 from tests.support.meddled import Killed, nothing
+from worker.audit import audit
 from worker.discovery import discover
 from worker.due import Surprise
 from worker.erase import Answer, Outcome, erase
-from worker.gaps import write_gap
+from worker.gaps import write_gap, write_unreadable
 from worker.index import Index
-from worker.model import Recording, Window
+from worker.indexing import known_rows
+from worker.model import Recording, Unreadable, Window
 from worker.outcome import Fate as Archived
 from worker.outcome import Report
 
@@ -368,3 +370,117 @@ async def test_trouble_with_the_bucket_is_raised(archive: Archive) -> None:
     with pytest.raises(StoreUnavailable):
         await ask(archive)
     assert archive.certificates()[0].state == "begun"
+
+
+async def test_who_goes_on_with_the_erasure_of_a_gap_knows_the_call_by_its_record(archive: Archive) -> None:
+    """A matter about its number was placed since: it is honoured before it is carried through, and named after."""
+    recording = archive.bench.vendor.add(1)
+    await write_gap(archive.services, archive.bench.desk, recording, GapReason.NOT_AUDIO, "a text")
+    archive.later(31)
+
+    async def dies(name: str, key: str) -> None:
+        if name == "delete_version":
+            raise Killed
+
+    archive.store.before = dies
+    with pytest.raises(Killed):
+        await ask(archive)
+    archive.store.before = nothing
+    await archive.hold("smith", number="5550100", sweep=False)
+    report = await archive.expire()
+    assert report.errors == ["hq/rec-1 is kept: held by matter smith"]
+    assert archive.there(recording)
+
+
+async def test_an_erased_gap_is_not_asked_for_again_by_who_remembers_the_day(free: Archive) -> None:
+    """What is held on a day is remembered in a state that whoever erases may not share."""
+    recording = free.bench.vendor.add(1)
+    await write_gap(free.services, free.bench.desk, recording, GapReason.NOT_AUDIO, "a text")
+    assert await polled(free, recording) == (0, 0)
+    assert (await ask(free)).outcome is Outcome.ERASED
+    assert await polled(free, recording) == (0, 1)
+
+
+async def test_an_erased_row_without_a_date_does_not_come_back(free: Archive) -> None:
+    """Neither as the row that it was, nor as a recording once its start can be read."""
+    row = Unreadable("rec-1", "no start", {"id": "rec-1"})
+    await write_unreadable(free.services, free.bench.desk, row)
+    assert (await ask(free)).outcome is Outcome.ERASED
+    free.bench.vendor.unreadable = (row,)
+    window = Window(free.clock.now() - timedelta(days=2), free.clock.now())
+    found = await discover(free.services, free.bench.desk, window, Report(), 10)
+    assert found.unreadable == []
+    free.bench.vendor.unreadable = ()
+    assert await polled(free, free.bench.vendor.add(1)) == (0, 1)
+
+
+async def test_many_requests_are_read_in_pieces_and_looked_after(
+    free: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came back goes again, within the limit."""
+    monkeypatch.setattr("worker.erase._READ", 2)
+    monkeypatch.setattr("worker.expiry._JUDGED", 2)
+    made = await free.add(*range(5))
+    for recording in made:
+        assert (await ask(free, recording)).outcome is Outcome.ERASED
+    for recording in made:
+        await free.archive(recording)
+    report = await free.expire(limit=2)
+    assert (report.destroyed, report.limited) == (2, True)
+    report = await free.expire()
+    assert (report.destroyed, report.more) == (3, False)
+    assert not any(free.there(recording) for recording in made)
+
+
+async def test_looking_after_what_was_erased_keeps_nothing_else_from_being_destroyed(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are: what is due goes first, and no turn is asked for because of them."""
+    monkeypatch.setattr("worker.expiry._JUDGED", 2)
+    made = await archive.add(*range(4))
+    archive.later(31)
+    for recording in made:
+        assert (await ask(archive, recording)).outcome is Outcome.ERASED
+    [late] = await archive.add(9, days_ago=1)
+    looks: list[str] = []
+
+    async def counts(name: str, key: str) -> None:
+        if name == "versions" and "/quarantine/" in key and key.endswith(tuple(r.id for r in made)):
+            looks.append(key)
+
+    archive.store.before = counts
+    report = await archive.expire(go_on=lambda: not looks)
+    assert (report.destroyed, report.more) == (1, False)
+    assert not archive.there(late)
+    assert len(looks) == 2
+
+
+@pytest.mark.parametrize("kind", ["archive", "free"])
+async def test_the_index_of_its_day_forgets_who_spoke_to_whom(kind: str, request: pytest.FixtureRequest) -> None:
+    """In all its versions, and before the certificate is complete; its neighbours stay."""
+    archive: Archive = request.getfixturevalue(kind)
+    [recording, other] = await archive.add(1, 2)
+    await audit(archive.services)
+    day = utc_date(recording.started_at)
+    key = archive.keys.index("hq", day)
+    assert set(await known_rows(archive.services, "hq", day)) == {"rec-1", "rec-2"}
+    archive.later(31)
+    assert (await ask(archive, recording)).outcome is Outcome.ERASED
+    assert set(await known_rows(archive.services, "hq", day)) == {"rec-2"}
+    assert len(archive.store.versions_of[key]) == 1
+    written = [put for name, put in archive.store.said if name == "put"]
+    assert "/certificates/" in written[written.index(key, -3) + 1]
+    report = await audit(archive.services)
+    assert "gone" not in report.reported
+    assert (await ask(archive, other)).outcome is Outcome.ERASED
+    assert await known_rows(archive.services, "hq", day) == {}
+
+
+async def test_ids_that_differ_by_a_number_are_told_apart(archive: Archive) -> None:
+    """Evidence has a number after its id, recordings have none: what lies under another day is another's."""
+    [recording] = await archive.add(1, id="call")
+    [other] = await archive.add(2, id="call.1", days_ago=2)
+    archive.later(31)
+    answer = await ask(archive, recording)
+    assert (answer.outcome, answer.detail) == (Outcome.ERASED, "hq/call is erased")
+    assert archive.there(other)

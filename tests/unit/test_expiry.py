@@ -198,7 +198,7 @@ async def test_a_poll_in_the_middle_of_a_destruction_archives_nothing_again(arch
 
     async def polls(name: str, key: str) -> None:
         if name in ("put", "delete_version"):
-            seen.append(await Index(archive.services, archive.bench.source)._settled_on(day) != [])
+            seen.append(await Index(archive.services, archive.bench.source).held("rec-1", day))
 
     archive.store.before = archive.store.after = polls
     await archive.expire()
@@ -363,3 +363,20 @@ async def test_a_worker_that_archives_it_meanwhile_does_not_win(archive: Archive
     assert (report.destroyed, report.errors) == (1, [])
     assert not archive.there(recording)
     assert await Index(archive.services, archive.bench.source).held("rec-1", utc_date(recording.started_at))
+
+
+async def test_what_a_matter_is_about_is_not_read_each_night(archive: Archive) -> None:
+    """By the index, once there is one: a large matter would otherwise take a turn's whole time, and all turns after."""
+    made = await archive.add(1, 2, days_ago=3)
+    [other] = await archive.add(3)
+    matter = await archive.hold("smith", *made)
+    await audit(archive.services)
+    archive.later(31)
+    archive.store.said.clear()
+    report = await archive.expire()
+    assert (report.destroyed, report.sources["hq"].held) == (1, 2)
+    assert not archive.there(other)
+    read = [key for name, key in archive.store.said if name == "get"]
+    assert not {key for recording in made for key in archive.of(recording)} & set(read)
+    await archive.release(matter, *made)
+    assert (await archive.expire()).destroyed == 2

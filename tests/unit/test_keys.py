@@ -111,3 +111,13 @@ def test_keys_can_be_read_back(prefix: str, kind: str, source: str, day: date, t
 def test_what_is_not_of_the_layout_is_nobodys(key: str) -> None:
     """Other objects in the bucket are recognised as none of ours."""
     assert Keys("voice/").parse(key) is None
+
+
+def test_evidence_of_the_longest_rid_is_ours_too() -> None:
+    """Its number comes on top of the 180 characters; nothing else is that long."""
+    longest = "a" * 180
+    assert rid(longest) == longest
+    for number in (1, 999_999_999):
+        key = Keys().quarantine("hq", DAY, longest, number, "wav")
+        assert Keys().parse(key) == ParsedKey("quarantine", "hq", DAY, f"{longest}.{number}", "wav")
+        assert Keys().parse(key.replace("quarantine", "recordings")) is None
