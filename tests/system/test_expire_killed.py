@@ -218,9 +218,8 @@ def test_killed_at_any_moment_it_converges_and_its_certificates_are_true(
                     death.arm(draw.randint(1, total), done=draw.random() < 0.5)
                     death.aim(forking.start(*expire))
                     ended, death.armed = forking.ended(), False
-                    if (
-                        ended == 0
-                    ):  # looks at the matters are shared, so that a run may need fewer requests than the first
+                    # Looks at the matters are shared, so a run may need fewer requests than the first.
+                    if ended == 0:
                         continue
                     assert ended == -signal.SIGKILL
                     deaths += 1
