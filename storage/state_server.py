@@ -36,6 +36,10 @@ _OTHER_NAMES = (
     (r"\bssl_cert_reqs=CERT_", "ssl_cert_reqs="),
 )
 _EXCERPT = 200  # characters of the library's or the server's own words
+# What uvloop says, in a RuntimeError, to who writes to a connection that is closed. Python's own loop takes the bytes,
+# and the reader finds the end. redis-py foresees only that.
+_CLOSED = "the handler is closed"
+_TRIED_AGAIN: Any = (exceptions.ConnectionError, exceptions.TimeoutError, RuntimeError)
 
 _CODES: tuple[tuple[type[Exception], str], ...] = (
     (exceptions.BusyLoadingError, "LOADING"),
@@ -90,7 +94,7 @@ class Server:
 
     def __init__(self, url: str, **options: Any) -> None:
         """Open no connection. StateRefused when the URL cannot be one of a server for state."""
-        settings = _DEFAULTS | {"retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), 2)} | options
+        settings = _DEFAULTS | {"retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), 2, _TRIED_AGAIN)} | options
         self._sentinels: list[Redis] = []
         if is_sentinel(url):
             self._client = self._through_sentinel(url, settings)
@@ -158,6 +162,11 @@ class Server:
                 ) from error
             told = _STAYS[code].format(words=words, key=key)
             raise StateRefused(f"the state server {self.address} {told}") from error
+        except RuntimeError as error:
+            if _CLOSED not in str(error):
+                raise
+            told = _PASSES["SILENT"].format(words="the connection is closed")
+            raise StateUnavailable(f"the state server {self.address} {told}") from error
         # Python 3.11's wait_for, by which redis-py sends, forgets a cancellation that comes while it ends
         if task and task.cancelling() > cancelled:
             raise asyncio.CancelledError

@@ -263,7 +263,8 @@ def _bugs(logs: list[Path]) -> list[str]:
     found = []
     for path in logs:
         told = path.read_text(errors="replace")
-        found += [f"{path.name}: {line[:3000]}" for line in told.splitlines() if f'"{Event.BUG}"' in line]
+        bugs = (line for line in told.splitlines() if f'"{Event.BUG}"' in line)
+        found += [f"{path.name}: {line[:500]} ... {line[-2500:]}" for line in bugs]  # its last words say what it was
         for trace in _TRACE.findall(told):
             if any(f"{ROOT / name}/" in trace for name in ("config", "storage", "worker", "tasks")):
                 found.append(f"{path.name}: {trace[-1000:]}")

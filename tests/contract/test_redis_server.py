@@ -4,13 +4,14 @@ import asyncio
 import pickle
 import re
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from ssl import SSLContext
 
 import pytest
 import redis
+import uvloop
 
 from storage.state import StateRefused, StateUnavailable, StateUnfit
 from storage.state_redis import RedisState
@@ -138,6 +139,48 @@ async def test_a_cancellation_is_never_forgotten(state: RedisState, valkey: Valk
         valkey.thaw()
         (outcome,) = await asyncio.gather(command, return_exceptions=True)
         assert isinstance(outcome, asyncio.CancelledError), f"cancelled after {steps} steps of the loop"
+
+
+@pytest.mark.parametrize("times", [1, 1000])
+def test_a_connection_that_uvloop_closed(
+    valkey: Valkey, clock: FakeClock, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who writes to it is told so by a RuntimeError: another is opened, and when each ends so, the server is away."""
+    written = asyncio.StreamWriter.writelines
+
+    async def main() -> None:
+        reader, closed = await asyncio.open_connection("127.0.0.1", valkey.port)
+        closed.transport.abort()
+        await reader.read()
+        left = 0
+
+        def ends(self: asyncio.StreamWriter, data: Iterable[bytes]) -> None:
+            nonlocal left
+            left -= 1
+            written(self if left < 0 else closed, data)
+
+        monkeypatch.setattr(asyncio.StreamWriter, "writelines", ends)
+        state = RedisState(valkey.url, "acme", clock, grace=0)
+        await state.paused("hq")
+        left = times
+        if times == 1:
+            assert await state.paused("hq") is None
+        else:
+            assert "(the connection is closed)" in await refusal(state.paused("hq"), StateUnavailable)
+        await state.aclose()
+
+    uvloop.run(main())
+
+
+async def test_a_bug_is_no_closed_connection(state: RedisState, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any other RuntimeError stays what it is."""
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("other")
+
+    monkeypatch.setattr(asyncio.StreamWriter, "writelines", fails)
+    with pytest.raises(RuntimeError, match="other"):
+        await state.paused("hq")
 
 
 async def test_a_server_that_hangs_is_unavailable(open_state: OpenState, valkey: Valkey, state: RedisState) -> None:
