@@ -10,7 +10,7 @@ import asyncio
 import re
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final, Self, cast
 from urllib.parse import urlsplit
 
@@ -133,24 +133,28 @@ class Wire:
         try:
             async with asyncio.timeout(self._connect):
                 _, connection = await loop.create_connection(
-                    lambda: _Connection(self._open), self._host, self._port, ssl=self._context
+                    lambda: _Connection(self._open.discard), self._host, self._port, ssl=self._context
                 )
         except (TimeoutError, ssl.SSLError):
             raise
         except OSError as error:
             raise Unreachable(error.strerror or type(error).__name__) from error
+        if connection.closed.is_set():
+            raise Cut("before an answer")
+        # Only now: of one that is given up while it is being made, uvloop never says that it is closed.
+        self._open.add(connection)
         return connection
 
 
 class _Connection(asyncio.Protocol):
     """One connection: a request at a time, its answer parsed as it comes."""
 
-    def __init__(self, open_: "set[_Connection]") -> None:
+    def __init__(self, forget: "Callable[[_Connection], None]") -> None:
         self.status = 0
         self.headers: CIMultiDict[str] = CIMultiDict()
         self.idle_since = 0.0
         self.closed = asyncio.Event()
-        self._all = open_
+        self._forget = forget
         self._buffer = b""
         self._method = ""
         self._in_head = False
@@ -232,7 +236,6 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         self._transport = cast("asyncio.Transport", transport)
-        self._all.add(self)
 
     def pause_writing(self) -> None:
         """Have the sender wait until the socket takes more."""
@@ -258,7 +261,7 @@ class _Connection(asyncio.Protocol):
             else:
                 self._error = self._error or EndedEarly("in the middle of an answer")
         self._last = True
-        self._all.discard(self)
+        self._forget(self)
         self.resume_writing()
         self._wake()
         self.closed.set()

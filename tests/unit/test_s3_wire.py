@@ -5,6 +5,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -52,7 +53,7 @@ class Peer:
         try:
             yield wire
         finally:
-            await wire.aclose()
+            await asyncio.wait_for(wire.aclose(), 20)
             for writer in self._writers:
                 writer.close()
                 with suppress(ConnectionError):
@@ -281,6 +282,44 @@ def test_chunks_however_they_are_cut(chunks: list[bytes], piece: int) -> None:
             assert await ask(wire) == (200, b"RIFF")
 
     uvloop.run(once())
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_given_up_at_any_moment(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Before there is a connection, while it is made, and after: nothing is left that cannot be closed."""
+
+    async def main() -> None:
+        peer = Peer(*[OK] * 40)
+        async with peer.wire() as wire:
+            for rounds in range(40):
+                asking = asyncio.create_task(ask(wire))
+                for _ in range(rounds):
+                    await asyncio.sleep(0)
+                asking.cancel()
+                with suppress(asyncio.CancelledError):
+                    await asking
+                await asyncio.wait_for(wire.aclose(), 20)
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
+
+
+async def test_lost_as_soon_as_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is sent to who has gone already."""
+    connect = asyncio.BaseEventLoop.create_connection
+
+    async def lost(self: asyncio.BaseEventLoop, *args: Any, **options: Any) -> Any:
+        transport, protocol = await connect(self, *args, **options)
+        transport.abort()
+        await protocol.closed.wait()
+        return transport, protocol
+
+    peer = Peer()
+    async with peer.wire() as wire:
+        monkeypatch.setattr(asyncio.BaseEventLoop, "create_connection", lost)
+        with pytest.raises(Cut):
+            await ask(wire)
+    assert peer.heads == []
 
 
 @pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
