@@ -6,10 +6,11 @@ recording: then nothing becomes a gap for it yet.
 """
 
 import asyncio
-from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections import Counter, defaultdict, deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from datetime import date, datetime
+from itertools import islice
 
 from config.events import Event
 from config.logs import get_logger
@@ -40,6 +41,7 @@ log = get_logger()
 
 _TOLD_TOGETHER = 25
 """Recordings whose being held is told to the state in one go; as many are downloaded again after a worker's death."""
+_AHEAD = 8  # recordings, the one that begins included
 _LOOK_EVERY = 1.0  # seconds between two looks of the watchdog
 _LOOKS_PER_SIGN = 5  # leases last 15 s: two renewals may be lost
 
@@ -52,18 +54,19 @@ async def archive_many(
     *,
     watermark: datetime | None,
     listener: Listener | None = None,
-    starting: Callable[[Recording], Awaitable[None]] | None = None,
+    starting: Callable[[Sequence[Recording]], Awaitable[None]] | None = None,
     ended: Callable[[Recording], None] | None = None,
     closing: asyncio.Event | None = None,
 ) -> datetime | None:
     """Archive recordings, the oldest first, several at once; return the start of the oldest left unsettled.
 
+    `starting` is awaited before each begins, with it and the few that come next; `ended` is told when it has ended.
     Raises StopSource, WaitUntil and StoreError after the others were cancelled cleanly; the report has
     what was settled until then. Recordings that failed before come last, so that old trouble does not keep
     new recordings waiting; and where nothing but failures comes, the rest is left for the next pass.
     """
     tried = await services.state.attempts(desk.source.name)
-    waiting = iter(sorted(recordings, key=lambda recording: rid(recording.id) in tried))
+    waiting = deque(sorted(recordings, key=lambda recording: rid(recording.id) in tried))
     before, failed_before = report.archived, report.to_retry
     unsettled: list[datetime] = []
     held = _Held(services.state, desk.source.name)
@@ -78,20 +81,18 @@ async def archive_many(
         if listener:
             listener(recording, outcome)
 
-    def tell(trouble: str) -> None:
-        report.errors.append(f"{desk.source.name}: {trouble}")
-        log.error(Event.SOURCE_STOPPED, source=desk.source.name, error="AllFailed", detail=trouble)
-
     def hopeless() -> bool:
         return report.archived == before and report.to_retry - failed_before >= _HOPELESS
 
     async def work() -> None:
-        for recording in waiting:
+        while waiting:
+            coming = tuple(islice(waiting, _AHEAD))
+            recording = waiting.popleft()
             if hopeless() or (closing is not None and closing.is_set()):
                 settle(recording, Outcome(recording.id, Fate.PENDING, detail="left for the next pass", failed=True))
                 continue
             if starting:
-                await starting(recording)
+                await starting(coming)
             reached(Step.BEGUN)
             outcome = await archive_one(services, desk, recording, watermark, tried)
             if ended:
@@ -116,10 +117,23 @@ async def archive_many(
             settle(recording, await decide(services, desk, recording, outcome))
     if blamed:
         reasons = ", ".join(sorted(blamed))
-        tell(f"{len(gaps)} recordings failed in the same way ({reasons}) and none was archived: {gaps[-1][1].detail}")
+        _tell(
+            report,
+            desk.source.name,
+            f"{len(gaps)} recordings failed in the same way ({reasons}) and none was archived: {gaps[-1][1].detail}",
+        )
     if hopeless():
-        tell(f"{_HOPELESS} recordings in a row failed and none was archived; the rest is left for the next pass")
+        _tell(
+            report,
+            desk.source.name,
+            f"{_HOPELESS} recordings in a row failed and none was archived; the rest is left for the next pass",
+        )
     return min(unsettled, default=None)
+
+
+def _tell(report: Report, source: str, trouble: str) -> None:
+    report.errors.append(f"{source}: {trouble}")
+    log.error(Event.SOURCE_STOPPED, source=source, error="AllFailed", detail=trouble)
 
 
 class _Held:

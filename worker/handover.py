@@ -6,7 +6,7 @@ takes no others with it, and is given up after a few deaths.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -176,22 +176,31 @@ class _InFlight:
     def __init__(self, state: State, name: str) -> None:
         self._state = state
         self._name = name
-        self._rids: dict[str, str] = {}
+        self._rids: dict[str, int] = {}
+        """Each with the number of the first note that has it."""
         self._begun = self._written = 0
         self._writing = asyncio.Lock()
 
     async def of_the_dead(self) -> frozenset[str]:
         return frozenset(await self._state.noted(self._name))
 
-    async def begins(self, recording: Recording) -> None:
-        self._rids[rid(recording.id)] = "1"
-        self._begun += 1
-        number = self._begun
+    async def begins(self, coming: Sequence[Recording]) -> None:
+        """Return once the first of them is written down. The others, which come next, are so with it: one that had not
+        begun when the worker died is tried alone once for nothing, and nearly all begin without a request.
+        """
+        name = rid(coming[0].id)
+        if name not in self._rids:
+            self._begun += 1
+            for recording in coming:
+                self._rids.setdefault(rid(recording.id), self._begun)
+        number = self._rids[name]
+        if self._written >= number:
+            return
         async with self._writing:  # of those who wait here, whoever comes in first writes for all
             if self._written >= number:
                 return
             number = self._begun
-            await self._state.note(self._name, self._rids)
+            await self._state.note(self._name, dict.fromkeys(self._rids, "1"))
             self._written = number
 
     def ended(self, recording: Recording) -> None:
@@ -199,7 +208,7 @@ class _InFlight:
 
     async def alone(self, recording: Recording) -> None:
         self._rids.clear()
-        await self.begins(recording)
+        await self.begins([recording])
 
     async def clear(self) -> None:
         await self._state.note(self._name, {})

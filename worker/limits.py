@@ -37,6 +37,7 @@ _RENEW_EVERY = PERMIT_LIFE / 8  # a second; each renewal is sent whether the one
 _LOST_AFTER = PERMIT_LIFE * 5 / 8  # without a renewal: looked at every second, so two are left for the end to arrive
 _LOOK_AGAIN = 0.05  # seconds for which nobody here asks again whether another process was asked for a pause
 _ASK_AGAIN = (0.02, 0.2)  # seconds between two looks for a free permit
+_PASSED_ON = 3.0  # seconds for which a permit goes from hand to hand here, before other processes have their chance
 
 
 class Slot:
@@ -45,7 +46,7 @@ class Slot:
     def __init__(self, gate: "Gate", token: str, asked: float) -> None:
         self._gate = gate
         self._token: str | None = token
-        self._good_from = asked
+        self._since = self._good_from = asked
         self.taken_away = False
         self._end: Callable[[], None] | None = None
 
@@ -53,6 +54,17 @@ class Slot:
     def lost(self) -> bool:
         """Whether the permit may be another's by now: nothing more may be asked in this slot."""
         return self.taken_away or _now() - self._good_from > _LOST_AFTER
+
+    @property
+    def old(self) -> bool:
+        """Whether this process has had the permit for so long that others should have their chance."""
+        return _now() - self._since > _PASSED_ON
+
+    def passed_on(self, token: str) -> "Slot":
+        """Return a slot for the next request here, by the same permit."""
+        slot = Slot(self._gate, token, self._good_from)
+        slot._since = self._since
+        return slot
 
     def renewed(self, asked: float) -> None:
         """Note that the permit was renewed by what was sent at that time."""
@@ -96,7 +108,10 @@ class Gate:
         self._clock = clock
         self._rate = source.requests_per_second or default_rate
         self._here = asyncio.Semaphore(source.max_connections)
+        self._waiting = 0
+        self._steps_back = 0
         self._slots: dict[str, Slot] = {}
+        self._kept: dict[str, Slot] = {}
         self._excused = 0
         self._free_until = 0.0
         self._leaving: set[asyncio.Task[None]] = set()
@@ -105,11 +120,10 @@ class Gate:
 
     async def enter(self) -> Slot:
         """Wait for a free slot. WaitUntil when the source asked for a longer pause than a pass has patience for."""
-        await self._here.acquire()
         try:
-            token, slot = await self._permit()
+            token, slot = await self._turn()
         except BaseException:
-            self._here.release()
+            self._give_back_kept()
             raise
         if not self._slots:  # nothing was open: that time is not the source's silence, the time before it is
             now = self._clock.monotonic()
@@ -120,16 +134,22 @@ class Gate:
         return slot
 
     async def leave(self, token: str) -> None:
-        """Give a slot back, even when the caller is being cancelled."""
-        self._slots.pop(token, None)
+        """Give a slot back, even when the caller is being cancelled; or rather, hand it to the next who waits here.
+
+        Asking for a permit and giving it back are two requests to the state, which most recordings are spared so.
+        """
+        slot = self._slots.pop(token)
         if not self._slots and self._upkeep is not None:
             self._empty_since = self._clock.monotonic()
             self._upkeep.cancel()
             self._upkeep = None
-        giving_back = asyncio.create_task(self._give_back(token))
-        self._leaving.add(giving_back)  # the loop itself would let an unfinished task be collected
-        giving_back.add_done_callback(self._leaving.discard)
-        await asyncio.shield(giving_back)
+        if self._waiting > len(self._kept) and not slot.lost:
+            if not slot.old:
+                self._kept[token] = slot.passed_on(token)
+                self._here.release()
+                return
+            self._steps_back += 1
+        await asyncio.shield(self._giving_back(token, self._here.release))
 
     async def keep_pace(self) -> None:
         """Wait for this request's place in the source's pace, and for the end of a pause asked for meanwhile."""
@@ -187,27 +207,60 @@ class Gate:
             waited = True
         return waited
 
-    async def _give_back(self, token: str) -> None:
+    def _give_back_kept(self) -> None:
+        """Give back what was kept for one who does not wait any more."""
+        while len(self._kept) > self._waiting:
+            token, _ = self._kept.popitem()
+            self._giving_back(token, lambda: None)
+
+    def _giving_back(self, token: str, then: Callable[[], None]) -> asyncio.Task[None]:
+        giving_back = asyncio.create_task(self._give_back(token, then))
+        self._leaving.add(giving_back)  # the loop itself would let an unfinished task be collected
+        giving_back.add_done_callback(self._leaving.discard)
+        return giving_back
+
+    async def _give_back(self, token: str, then: Callable[[], None]) -> None:
         try:
             with contextlib.suppress(StateUnavailable):  # it lapses by itself, and the request was good
                 await self._permits.release(self._source.name, token)
         finally:
-            self._here.release()  # only now: who waits here would find the permit still taken
+            then()  # only now: who waits here would find the permit still taken
+
+    async def _turn(self) -> tuple[str, Slot]:
+        self._waiting += 1
+        try:
+            await self._here.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            return await self._permit()
+        except BaseException:
+            self._here.release()
+            raise
 
     async def _permit(self) -> tuple[str, Slot]:
+        if self._steps_back:
+            self._steps_back -= 1
+            await self._ask_later()
         while True:
             await self.sit_out_pause()  # each time: the source may have asked for it while we waited
-            asked = _now()
-            token = await self._permits.acquire(self._source.name, self._source.max_connections)
-            if token is not None:
-                slot = Slot(self, token, asked)
-                if not slot.lost:
-                    return token, slot
-                await self._permits.release(
-                    self._source.name, token
-                )  # the answer came so late that it is worth nothing
-            self._free_until = 0.0
-            await self._clock.sleep(random.uniform(*_ASK_AGAIN))  # noqa: S311 - jitter, not a secret
+            if self._kept:
+                token, slot = self._kept.popitem()
+            else:
+                asked = _now()
+                got = await self._permits.acquire(self._source.name, self._source.max_connections)
+                if got is None:
+                    await self._ask_later()
+                    continue
+                token, slot = got, Slot(self, got, asked)
+            if not slot.lost:
+                return token, slot
+            await self._permits.release(self._source.name, token)  # the answer, or the end of a pause, came too late
+            await self._ask_later()
+
+    async def _ask_later(self) -> None:
+        self._free_until = 0.0
+        await self._clock.sleep(random.uniform(*_ASK_AGAIN))  # noqa: S311 - jitter, not a secret
 
     async def _keep_up(self) -> None:
         renewals: set[asyncio.Task[None]] = set()  # whatever becomes of one, the others and the looking go on

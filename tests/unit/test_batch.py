@@ -35,8 +35,8 @@ async def test_all_are_archived_and_everybody_is_told(bench: Bench) -> None:
         bench.vendor.add(number)
     report, told, begun = Report(), [], []
 
-    async def starting(recording: Any) -> None:
-        begun.append(recording.id)
+    async def starting(coming: Any) -> None:
+        begun.append(coming[0].id)
 
     left = await archive(bench, report, listener=lambda r, o: told.append(o.fate), starting=starting)
     assert (report.archived, left) == (20, None)

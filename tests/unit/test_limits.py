@@ -22,6 +22,7 @@ class WatchedPermits(MemoryPermits):
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock)
         self.down = False
+        self.acquired = 0
         self.renewed: list[tuple[str, ...]] = []
         self.renewed_thrice = asyncio.Event()
         self.may_renew = asyncio.Event()
@@ -35,7 +36,9 @@ class WatchedPermits(MemoryPermits):
 
     async def acquire(self, source: str, limit: int) -> str | None:
         self._reach()
-        return await super().acquire(source, limit)
+        token = await super().acquire(source, limit)
+        self.acquired += token is not None
+        return token
 
     async def renew(self, source: str, tokens: Iterable[str]) -> frozenset[str]:
         self.renewed.append(tuple(tokens))
@@ -83,6 +86,30 @@ async def turns(count: int = 20) -> None:
         await asyncio.sleep(0)
 
 
+class Seconds:
+    """The time in which permits are measured, moved by the test, and renewals that come as fast as they can."""
+
+    def __init__(self, permits: WatchedPermits) -> None:
+        self._permits = permits
+        self.passed = 0.0
+
+    async def pass_by(self, seconds: float) -> None:
+        """Let time pass, and then a renewal begin and end, whatever comes of it."""
+        self.passed += seconds
+        self._permits.renewed.clear()
+        self._permits.renewed_thrice.clear()
+        await asyncio.wait_for(self._permits.renewed_thrice.wait(), 20)
+
+
+@pytest.fixture
+def seconds(permits: WatchedPermits, monkeypatch: pytest.MonkeyPatch) -> Seconds:
+    """Return the time in which permits are measured."""
+    seconds = Seconds(permits)
+    monkeypatch.setattr(limits, "_now", lambda: seconds.passed)
+    monkeypatch.setattr(limits, "_RENEW_EVERY", 0)
+    return seconds
+
+
 # The cap
 
 
@@ -120,8 +147,53 @@ async def test_the_cap_counts_all_processes(permits: WatchedPermits, clock: Fake
     assert (served, permits.most) == (50, 3)
 
 
-async def test_who_waits_here_does_not_ask_in_vain(gate: Gate, permits: WatchedPermits, clock: FakeClock) -> None:
+async def test_a_permit_goes_from_hand_to_hand(gate: Gate, permits: WatchedPermits, clock: FakeClock) -> None:
+    """Who waits here gets the permit of who is done: the state is asked for as many as are in use at once, no more."""
+
+    async def one() -> None:
+        slot = await gate.enter()
+        await turns(2)
+        assert permits.in_use("hq") == 2
+        await slot.release()
+
+    await asyncio.gather(*(one() for _ in range(20)))
+    assert permits.acquired == 2
+    assert clock.slept == []
+
+
+async def test_other_processes_have_their_chance(
+    gate: Gate, permits: WatchedPermits, clock: FakeClock, seconds: Seconds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a few seconds a permit is given back, and who waits here lets others ask first."""
+    first, second = await gate.enter(), await gate.enter()
+    waiting = asyncio.create_task(gate.enter())
+    await turns()
+    seconds.passed += limits._PASSED_ON
+    await first.release()
+    third = await waiting
+    assert permits.acquired == 2, "still within its time"
+    waiting = asyncio.create_task(gate.enter())
+    await turns()
+    seconds.passed += 0.1
+    other = Gate(source(), permits, clock)
+    elsewhere: list[Slot] = []
+
+    async def chance(_: float) -> None:
+        elsewhere.append(await other.enter())
+        await elsewhere[0].release()
+
+    monkeypatch.setattr(clock, "sleep", chance)
+    await third.release()
+    await (await waiting).release()
+    assert len(elsewhere) == 1
+    await second.release()
+
+
+async def test_who_waits_here_does_not_ask_in_vain(
+    gate: Gate, permits: WatchedPermits, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A slot's place in this process is free only once its permit is: the next one gets it without asking twice."""
+    monkeypatch.setattr(limits, "_PASSED_ON", -1.0)
     first, second = await gate.enter(), await gate.enter()
     permits.may_release.clear()
     waiting = asyncio.create_task(gate.enter())
@@ -132,7 +204,40 @@ async def test_who_waits_here_does_not_ask_in_vain(gate: Gate, permits: WatchedP
     await leaving
     await (await waiting).release()
     await second.release()
-    assert clock.slept == []
+    assert len(clock.slept) == 1, "to let others ask first"
+
+
+async def test_a_permit_kept_for_who_waits_no_more_is_given_back(permits: WatchedPermits, clock: FakeClock) -> None:
+    """Cancelled in the moment it would have been theirs, or while a pause is sat out."""
+    gate = Gate(source(connections=1), permits, clock)
+    slot = await gate.enter()
+    waiting = asyncio.create_task(gate.enter())
+    await turns()
+    await slot.release()
+    assert permits.in_use("hq") == 1
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await turns()
+    assert permits.in_use("hq") == 0
+    await (await gate.enter()).release()
+
+
+async def test_a_permit_kept_through_a_long_pause_is_asked_for_anew(
+    permits: WatchedPermits, clock: FakeClock, seconds: Seconds
+) -> None:
+    """Nobody renewed it meanwhile: by now it may be another's."""
+    gate = Gate(source(connections=1), permits, clock)
+    slot = await gate.enter()
+    waiting = asyncio.create_task(gate.enter())
+    await turns()
+    await gate.pause(30, "busy")
+    await slot.release()
+    assert permits.in_use("hq") == 1
+    seconds.passed += limits._LOST_AFTER + 1
+    last = await waiting
+    assert not last.lost
+    assert permits.acquired == 2
+    await last.release()
 
 
 async def test_a_cancelled_caller_gives_back_all_the_same(gate: Gate, permits: WatchedPermits) -> None:
@@ -236,30 +341,6 @@ def test_a_few_renewals_may_be_lost() -> None:
 
 
 # Losing the right
-
-
-class Seconds:
-    """The time in which permits are measured, moved by the test, and renewals that come as fast as they can."""
-
-    def __init__(self, permits: WatchedPermits) -> None:
-        self._permits = permits
-        self.passed = 0.0
-
-    async def pass_by(self, seconds: float) -> None:
-        """Let time pass, and then a renewal begin and end, whatever comes of it."""
-        self.passed += seconds
-        self._permits.renewed.clear()
-        self._permits.renewed_thrice.clear()
-        await asyncio.wait_for(self._permits.renewed_thrice.wait(), 20)
-
-
-@pytest.fixture
-def seconds(permits: WatchedPermits, monkeypatch: pytest.MonkeyPatch) -> Seconds:
-    """Return the time in which permits are measured."""
-    seconds = Seconds(permits)
-    monkeypatch.setattr(limits, "_now", lambda: seconds.passed)
-    monkeypatch.setattr(limits, "_RENEW_EVERY", 0)
-    return seconds
 
 
 @pytest.mark.parametrize("trouble", ["unreachable", "mute", "lapsed"])

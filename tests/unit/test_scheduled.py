@@ -19,7 +19,7 @@ from tests.support.message_queue import Queue
 from worker.chain import WAITING, Chain
 from worker.errors import BadAnswer, GiveUp, Retry, StopSource
 from worker.handover import _InFlight, archive_batch
-from worker.model import Window
+from worker.model import Recording, Window
 from worker.outcome import Report
 from worker.polling import Polled, backfill, backfill_note, poll
 
@@ -570,8 +570,37 @@ async def test_what_begins_at_once_is_written_down_at_once(bench: Bench, monkeyp
     monkeypatch.setattr(bench.services.state, "note", noted)
     watch = _InFlight(bench.services.state, "inflight")
     recordings = [bench.vendor.add(n) for n in range(8)]
-    failed, *others = await asyncio.gather(*map(watch.begins, recordings), return_exceptions=True)
+    failed, *others = await asyncio.gather(
+        *(watch.begins([recording]) for recording in recordings), return_exceptions=True
+    )
     assert isinstance(failed, StateUnavailable)
     assert others == [None] * 7
     assert len(written) == 2
     assert await watch.of_the_dead() == {f"rec-{n}" for n in range(8)}
+
+
+async def test_what_comes_next_is_written_down_with_what_begins(
+    bench: Bench, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty recordings take far fewer notes than sixty, and each is written down before it begins."""
+    for number in range(60):
+        bench.vendor.add(number)
+    noted: list[set[str]] = []
+    real_note, real_open = bench.services.state.note, bench.vendor.open_media
+
+    async def note(name: str, fields: dict[str, str]) -> None:
+        await real_note(name, fields)
+        if name.startswith("inflight:"):
+            noted.append(set(fields))
+
+    async def opens(recording: Recording) -> Any:
+        assert recording.id in noted[-1]
+        return await real_open(recording)
+
+    monkeypatch.setattr(bench.services.state, "note", note)
+    monkeypatch.setattr(bench.vendor, "open_media", opens)
+    await queue.poll()
+    await queue.work_off()
+    assert await held(bench) == 60
+    assert len(noted) < 20
+    assert noted[-1] == set(), "and forgotten at the end"
