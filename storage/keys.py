@@ -9,6 +9,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from itertools import accumulate
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
@@ -31,6 +32,10 @@ _KEY = re.compile(
 
 def rid(recording_id: str) -> str:
     """Return the vendor's id as it is written in keys: at most 180 characters of `A-Za-z0-9._-~`."""
+    return _known(recording_id) if len(recording_id) <= _MAX_RID else _rid(recording_id)
+
+
+def _rid(recording_id: str) -> str:
     if recording_id in (".", ".."):
         return "".join(f"~{b:02X}" for b in recording_id.encode())
     raw = recording_id.encode("utf-8", "surrogatepass")
@@ -42,6 +47,9 @@ def rid(recording_id: str) -> str:
     ends = accumulate(map(len, pieces))
     head = "".join(piece for piece, end in zip(pieces, ends, strict=True) if end <= _HEAD)  # a `~XX` is never split
     return f"{head}~{hashlib.sha256(raw).hexdigest()[:_HASH_DIGITS]}"
+
+
+_known = lru_cache(maxsize=4096)(_rid)  # a recording is called by it half a dozen times; only short ids are kept
 
 
 def utc_date(started_at: datetime | None) -> date:

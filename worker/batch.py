@@ -150,8 +150,8 @@ class _Held:
             await self.tell()
 
     async def tell(self) -> None:
-        while self._untold:
-            day, rids = self._untold.popitem()
+        untold, self._untold = self._untold, defaultdict(list)  # others go on adding meanwhile
+        for day, rids in untold.items():
             await self._state.add_held(self._source, day, rids)
 
 
@@ -176,19 +176,20 @@ async def patiently(
 ) -> None:
     """Await the work, and end it with StopSource when the source makes no progress for a minute.
 
-    `sign_of_life` is awaited every few seconds meanwhile, to renew leases.
+    The work is expected to be many requests. `sign_of_life` is awaited every few seconds meanwhile, to renew leases.
     """
-    task = asyncio.ensure_future(work)
-    try:
-        looks = 0
-        while not task.done():
-            await asyncio.wait({task}, timeout=_LOOK_EVERY)
-            looks += 1
-            if sign_of_life and looks % _LOOKS_PER_SIGN == 0:
-                await sign_of_life()
-            if not task.done() and gate.idle_seconds() > PATIENCE:
-                raise StopSource(f"{source} made no progress for {PATIENCE:.0f} s; given up for this pass")
-        await task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    async with gate.at_work():
+        task = asyncio.ensure_future(work)
+        try:
+            looks = 0
+            while not task.done():
+                await asyncio.wait({task}, timeout=_LOOK_EVERY)
+                looks += 1
+                if sign_of_life and looks % _LOOKS_PER_SIGN == 0:
+                    await sign_of_life()
+                if not task.done() and gate.idle_seconds() > PATIENCE:
+                    raise StopSource(f"{source} made no progress for {PATIENCE:.0f} s; given up for this pass")
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)

@@ -1,6 +1,6 @@
 """Catching up: what a look leaves for the next one when there was more to archive than it could hand over.
 
-Going back to `lookback` behind the watermark each time would list a long backlog once for every thousand recordings
+Going back to `lookback` behind the watermark each time would list a long backlog once for every two thousand recordings
 of it. So the looks of a lap begin where the last one's work began: that is looked at again, to see that it is settled,
 and what comes after it. What must wait stays behind, remembered by the start of the oldest, and holds the watermark.
 When a lap is over, after an hour or when nothing is left, a look goes back all the way: for due retries, and for what

@@ -20,9 +20,11 @@ from worker.rows import fit
 from worker.runtime import Desk, Services
 
 FAR = datetime.max.replace(tzinfo=UTC)
+LIMIT = 2000
+"""Recordings taken by one look, and held in memory until they are archived or handed over: 4 MB at 2 kB each."""
 _UNFILTERED = 5
 """A phone system that cannot be asked for a span lists everything at each look, so each look takes that many times
-more: at 2 kB each, 10 MB for 5,000 recordings."""
+more: 20 MB."""
 _LEAST = timedelta(minutes=1)
 
 

@@ -38,6 +38,7 @@ _LOST_AFTER = PERMIT_LIFE * 5 / 8  # without a renewal: looked at every second, 
 _LOOK_AGAIN = 0.05  # seconds for which nobody here asks again whether another process was asked for a pause
 _ASK_AGAIN = (0.02, 0.2)  # seconds between two looks for a free permit
 _PASSED_ON = 3.0  # seconds for which a permit goes from hand to hand here, before other processes have their chance
+_SPARED = 0.05  # seconds for which it waits for the next hand
 
 
 class Slot:
@@ -47,6 +48,7 @@ class Slot:
         self._gate = gate
         self._token: str | None = token
         self._since = self._good_from = asked
+        self.made = _now()
         self.taken_away = False
         self._end: Callable[[], None] | None = None
 
@@ -111,7 +113,9 @@ class Gate:
         self._waiting = 0
         self._steps_back = 0
         self._slots: dict[str, Slot] = {}
+        self._at_work = 0
         self._kept: dict[str, Slot] = {}
+        self._tidying: asyncio.TimerHandle | None = None
         self._excused = 0
         self._free_until = 0.0
         self._leaving: set[asyncio.Task[None]] = set()
@@ -134,7 +138,7 @@ class Gate:
         return slot
 
     async def leave(self, token: str) -> None:
-        """Give a slot back, even when the caller is being cancelled; or rather, hand it to the next who waits here.
+        """Give a slot back, even when the caller is being cancelled; or rather, keep it for the next request from here.
 
         Asking for a permit and giving it back are two requests to the state, which most recordings are spared so.
         """
@@ -143,13 +147,27 @@ class Gate:
             self._empty_since = self._clock.monotonic()
             self._upkeep.cancel()
             self._upkeep = None
-        if self._waiting > len(self._kept) and not slot.lost:
-            if not slot.old:
-                self._kept[token] = slot.passed_on(token)
-                self._here.release()
-                return
+        wanted = self._waiting > len(self._kept)
+        if (wanted or self._at_work) and not slot.old and not slot.lost:
+            self._kept[token] = slot.passed_on(token)
+            self._here.release()
+            self._tidy_later()
+            return
+        if wanted:
             self._steps_back += 1
         await asyncio.shield(self._giving_back(token, self._here.release))
+
+    @contextlib.asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """Expect many requests, one soon after the other, in this block; at its end nothing is kept."""
+        self._at_work += 1
+        try:
+            yield
+        finally:
+            self._at_work -= 1
+            if not self._at_work:
+                self._give_back_kept()
+                await asyncio.shield(asyncio.gather(*self._leaving))
 
     async def keep_pace(self) -> None:
         """Wait for this request's place in the source's pace, and for the end of a pause asked for meanwhile."""
@@ -207,24 +225,36 @@ class Gate:
             waited = True
         return waited
 
-    def _give_back_kept(self) -> None:
-        """Give back what was kept for one who does not wait any more."""
-        while len(self._kept) > self._waiting:
-            token, _ = self._kept.popitem()
-            self._giving_back(token, lambda: None)
+    def _tidy_later(self) -> None:
+        if self._tidying is None:
+            self._tidying = asyncio.get_running_loop().call_later(_SPARED, self._tidy)
 
-    def _giving_back(self, token: str, then: Callable[[], None]) -> asyncio.Task[None]:
+    def _tidy(self) -> None:
+        self._tidying = None
+        self._give_back_kept(_SPARED)
+        if self._kept:
+            self._tidy_later()
+
+    def _give_back_kept(self, spared: float = 0.0) -> None:
+        """Give back what nobody here has taken for so many seconds."""
+        now = _now()
+        for token in [token for token, slot in self._kept.items() if now - slot.made >= spared]:
+            del self._kept[token]
+            self._giving_back(token)
+
+    def _giving_back(self, token: str, then: Callable[[], None] | None = None) -> asyncio.Task[None]:
         giving_back = asyncio.create_task(self._give_back(token, then))
         self._leaving.add(giving_back)  # the loop itself would let an unfinished task be collected
         giving_back.add_done_callback(self._leaving.discard)
         return giving_back
 
-    async def _give_back(self, token: str, then: Callable[[], None]) -> None:
+    async def _give_back(self, token: str, then: Callable[[], None] | None) -> None:
         try:
             with contextlib.suppress(StateUnavailable):  # it lapses by itself, and the request was good
                 await self._permits.release(self._source.name, token)
         finally:
-            then()  # only now: who waits here would find the permit still taken
+            if then:
+                then()  # only now: who waits here would find the permit still taken
 
     async def _turn(self) -> tuple[str, Slot]:
         self._waiting += 1

@@ -14,7 +14,7 @@ from storage.errors import StoreError
 from storage.sidecar import GapReason
 from storage.state import StateUnavailable
 from worker.batch import archive_many, patiently
-from worker.discovery import FAR, Found, discover
+from worker.discovery import FAR, LIMIT, Found, discover
 from worker.errors import SourceError
 from worker.gaps import write_gap, write_unreadable
 from worker.model import Recording, Window
@@ -22,8 +22,6 @@ from worker.outcome import Outcome, Report
 from worker.runtime import Desk, Services
 from worker.span import current_window
 
-LIMIT = 1000
-"""Recordings held in memory between listing and archiving."""
 _TOLD = 10  # rows without an id that are told in words
 
 log = get_logger()

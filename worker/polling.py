@@ -19,7 +19,7 @@ from storage.state import Lease, StateUnavailable
 from worker.batch import patiently
 from worker.catchup import CatchUp, leave
 from worker.chain import Chain
-from worker.discovery import Found, discover
+from worker.discovery import LIMIT, Found, discover
 from worker.errors import SourceError
 from worker.model import Window
 from worker.outcome import Report
@@ -28,8 +28,6 @@ from worker.runtime import Desk, Services
 from worker.span import current_window
 from worker.steps import Step, reached
 
-LIMIT = 1000
-"""Recordings handed over by one poll."""
 POLL_LEASE = 15.0
 """Seconds after which a poll whose process died no longer keeps others from polling the source."""
 

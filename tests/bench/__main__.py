@@ -14,7 +14,7 @@ from tests.bench.contenders import Crew, everybody
 from tests.bench.held import COUNTS, held
 from tests.bench.measure import Stand
 from tests.bench.moving import PLAN, QUICK, Sizes, moving
-from tests.bench.site import SOURCE
+from tests.bench.site import AT_ONCE, SOURCE
 from tests.bench.steady import latency, stall
 
 
@@ -58,7 +58,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="callvault-bench-") as temporary, Stand() as stand:
         folder = Path(temporary)
         if "moving" in parts:
-            with Crew(folder / "crew", stand, {SOURCE: {}}, 2) as crew:
+            with Crew(folder / "crew", stand, {SOURCE: {"max_connections": 2 * AT_ONCE}}, 2) as crew:
                 moving(stand, everybody(folder, crew, chosen), plan, 1 if told.quick else told.rounds, say)
         if "held" in parts:
             say()

@@ -186,7 +186,8 @@ class Crew:
 class Workers:
     """Two processes of `callvault worker`, measured from the poll to the last sidecar.
 
-    The processor time is that of the worker, its two processes and Valkey.
+    Each has eight recordings on their way, so the source takes sixteen connections. The processor time is that of the
+    worker, its two processes and Valkey.
     """
 
     title = "callvault worker, 2 processes"

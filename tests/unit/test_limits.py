@@ -189,6 +189,63 @@ async def test_other_processes_have_their_chance(
     await second.release()
 
 
+async def test_at_work_a_permit_waits_for_the_next_request(gate: Gate, permits: WatchedPermits) -> None:
+    """One after the other needs one permit; when all work is over, and not before, it is given back."""
+    async with gate.at_work(), gate.at_work():
+        for _ in range(5):
+            await (await gate.enter()).release()
+        assert (permits.acquired, permits.in_use("hq")) == (1, 1)
+    assert permits.in_use("hq") == 0
+    await (await gate.enter()).release()
+    assert permits.acquired == 2
+
+
+async def test_what_is_not_needed_for_a_moment_is_given_back(
+    gate: Gate, permits: WatchedPermits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the work goes on: others may need it. What is used again and again is kept, the last used first."""
+    monkeypatch.setattr(limits, "_SPARED", 0.0)
+    async with gate.at_work():
+        slots = [await gate.enter(), await gate.enter()]
+        for slot in slots:
+            await slot.release()
+        assert permits.in_use("hq") == 2
+        last = await gate.enter()
+        await turns()
+        assert permits.in_use("hq") == 1
+        await last.release()
+        await turns()
+        assert permits.in_use("hq") == 0
+
+
+async def test_an_old_permit_is_not_kept(gate: Gate, permits: WatchedPermits, seconds: Seconds) -> None:
+    """After a few seconds it is asked for anew, also where nobody here waits."""
+    async with gate.at_work():
+        slot = await gate.enter()
+        seconds.passed += limits._PASSED_ON + 0.1
+        await slot.release()
+        assert permits.in_use("hq") == 0
+        await (await gate.enter()).release()
+        assert permits.acquired == 2
+
+
+async def test_kept_a_little_longer_while_something_is_younger(
+    gate: Gate, permits: WatchedPermits, seconds: Seconds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking again and again ends with the last of them."""
+    monkeypatch.setattr(limits, "_SPARED", 1e-9)
+    async with gate.at_work():
+        first, second = await gate.enter(), await gate.enter()
+        await first.release()
+        seconds.passed += 1
+        await second.release()
+        await turns()
+        assert permits.in_use("hq") == 1, "the younger one"
+        seconds.passed += 1
+        await turns()
+        assert permits.in_use("hq") == 0
+
+
 async def test_who_waits_here_does_not_ask_in_vain(
     gate: Gate, permits: WatchedPermits, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
