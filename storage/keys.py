@@ -49,7 +49,7 @@ def _rid(recording_id: str) -> str:
     return f"{head}~{hashlib.sha256(raw).hexdigest()[:_HASH_DIGITS]}"
 
 
-_known = lru_cache(maxsize=4096)(_rid)  # a recording is called by it half a dozen times; only short ids are kept
+_known = lru_cache(maxsize=1024)(_rid)  # a recording is called by it half a dozen times; only short ids are kept
 
 
 def utc_date(started_at: datetime | None) -> date:
