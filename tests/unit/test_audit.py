@@ -10,7 +10,7 @@ import pytest
 
 from config.retention import LockMode, Period, Retention, Rule
 from storage.errors import ObjectMissing, StoreRefused, StoreUnavailable
-from storage.keys import rid
+from storage.keys import rid, utc_date
 from storage.lock import Lock
 from storage.retention import record_lock
 from storage.sidecar import GapReason
@@ -364,6 +364,26 @@ async def test_a_hidden_sidecar_is_not_taken_for_gone(archive: Archive) -> None:
     archive.hide(sidecar)
     change(archive, media, modified=NOW - timedelta(days=2))
     assert kinds(await audit(archive.services)) == {"hidden": 1}
+
+
+async def test_an_index_that_still_knows_what_was_destroyed_is_put_right(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker wrote it anew meanwhile: the note of the destruction says that nothing is amiss."""
+
+    async def leaves(*_: object) -> None:
+        pass
+
+    [recording] = await archive.add(1)
+    await audit(archive.services)
+    monkeypatch.setattr("worker.destroy.drop_rows", leaves)
+    archive.later(31)
+    assert (await archive.expire()).destroyed == 1
+    day = utc_date(recording.started_at)
+    assert set(await known_rows(archive.services, "hq", day)) == {"rec-1"}
+    report = await audit(archive.services)
+    assert kinds(report) == {}
+    assert await known_rows(archive.services, "hq", day) == {}
 
 
 async def test_what_is_gone_without_certificate_is_told_until_it_is_known(archive: Archive) -> None:
